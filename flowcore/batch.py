@@ -1,0 +1,246 @@
+"""A batch: the ids of some items, their data, and the actions on them.
+
+A batch class is an ordinary class. Its actions can be called directly, and nothing in a batch knows
+of pipelines, runs or threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowcore.errors import DataError, OptionError, explain
+from flowcore.sampler import random_stream
+
+__all__ = ["ActionMark", "Batch", "Tensor", "action", "action_mark", "first_ids"]
+
+Tensor = Any  # what get_tensor returns: an array, a tuple of arrays, or a dict of arrays
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MARK = "__flowcore_action__"
+_TAKEN = frozenset({"index", "positions", "number", "epoch"})  # set in Batch.__init__
+
+
+@dataclass(frozen=True, slots=True)
+class ActionMark:
+    """What `action` leaves on a function.
+
+    ``lock`` is held while the action runs if it is a singleton: runs, in whatever threads, meet here.
+    """
+
+    singleton: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+
+@overload
+def action(function: Function, /) -> Function: ...
+@overload
+def action(*, singleton: bool = False) -> Callable[[Function], Function]: ...
+def action(function: Any = None, /, *, singleton: bool = False) -> Any:
+    """Mark a function ``batch -> batch`` as an action that pipelines may name.
+
+    Used on methods of a batch class and on the functions of an action pack, with or without
+    parentheses. The function itself stays as it is and can be called directly.
+
+    Args:
+        singleton: let only one batch at a time be in this action, in this process. A direct call is
+            not held back.
+    """
+
+    def mark(function: Function) -> Function:
+        setattr(function, _MARK, ActionMark(singleton))
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def action_mark(function: object) -> ActionMark | None:
+    """Return what `action` left on ``function``, ``None`` if it is no action."""
+    mark = getattr(function, _MARK, None)
+    return mark if isinstance(mark, ActionMark) else None
+
+
+class Batch:
+    """The ids of some items, their data, and actions.
+
+    Subclass it, and mark methods with `action`. With ``components`` declared, each is an
+    attribute (``batch.images``); without, the data is one object, ``batch.data``.
+
+    Args:
+        index: the ids of the items.
+        positions: their positions in the dataset's index; by default ``0..n-1``.
+        data: what `data` is set to, if given.
+        number: the batch's number in its epoch, from zero.
+        epoch: the epoch's number, from zero.
+        seed: of `rng`; ``None`` takes fresh entropy, as a batch outside of a run has no seed.
+
+    Attributes:
+        index: array of the ids.
+        positions: int64 array of the positions in the dataset's index.
+        number: the batch's number in its epoch, from zero.
+        epoch: the epoch's number, from zero.
+    """
+
+    components: tuple[str, ...] = ()
+    #: Options of the run that the action packs of the pipeline declare, by name.
+    options: Mapping[str, Any] = {}
+
+    def __init__(
+        self,
+        index: Sequence[Any] | NDArray[Any],
+        positions: NDArray[np.int64] | None = None,
+        *,
+        data: Any = None,
+        number: int = 0,
+        epoch: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        self.index = np.asarray(index)
+        self.positions = np.arange(len(self.index)) if positions is None else positions
+        self.number = number
+        self.epoch = epoch
+        self._seed = seed
+        self._rng: np.random.Generator | None = None
+        self._whole: Any = None
+        if data is not None:
+            self.data = data
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if isinstance(cls.components, str):
+            cls.components = (cls.components,)
+        if "components" in vars(cls):
+            cls.components = _checked_components(tuple(cls.components or ()))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.number} of epoch {self.epoch}, "
+            f"{len(self)} items: {first_ids(self.index)}>"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only when the attribute does not exist.
+        if name in self.components:
+            raise AttributeError(
+                explain(
+                    f"component {name!r} is not loaded",
+                    where=repr(self) if "index" in vars(self) else None,
+                    next=f"set it in an action before: self.{name} = ...; return self",
+                )
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def indices(self) -> NDArray[Any]:
+        """The ids of the items; another name of `index`."""
+        return self.index
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The batch's own generator: a function of (seed, epoch, number), made on first use."""
+        if self._rng is None:
+            if self._seed is None:
+                self._rng = np.random.default_rng()
+            else:
+                self._rng = random_stream(self._seed, self.epoch, self.number)
+        return self._rng
+
+    @property
+    def data(self) -> Any:
+        """The batch's data: a dict of the components that are loaded, or the one object set.
+
+        Setting it takes a dict, or a tuple in the order of `components`, or for a single component
+        its value. A dict on a class that declares no components names the batch's own.
+
+        Raises:
+            DataError: (on setting) names or a number of values that are not the components'.
+        """
+        if self.components:
+            return {name: vars(self)[name] for name in self.components if name in vars(self)}
+        return self._whole
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if isinstance(value, Mapping) and not type(self).components:
+            self.components = _checked_components(tuple(value))
+        if self.components:
+            vars(self).update(_by_name(value, self.components, type(self).__name__))
+        else:
+            self._whole = value
+
+    _data = data
+
+    def get_tensor(self) -> Tensor:
+        """Return what a sink takes of this batch: one array, or a tuple with one per component.
+
+        Override it, or give the sink another function as ``get_tensor=``.
+
+        Raises:
+            DataError: the batch has no data yet.
+        """
+        data = self.data
+        if data is None or (isinstance(data, dict) and not data):
+            raise DataError(
+                explain(
+                    "the batch has no data to make a tensor of",
+                    where=repr(self),
+                    next="load some in an action, give the dataset preloaded=, or pass the sink "
+                    "get_tensor=",
+                )
+            )
+        if isinstance(data, dict):
+            data = tuple(data.values())
+        if isinstance(data, tuple):
+            arrays = tuple(np.asarray(value) for value in data)
+            return arrays[0] if len(arrays) == 1 else arrays
+        return np.asarray(data)
+
+
+def _by_name(value: Any, names: tuple[str, ...], owner: str) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        unknown = sorted(set(value) - set(names))
+        if not unknown:
+            return value
+        problem = f"no component is called {', '.join(map(repr, unknown))}"
+    elif isinstance(value, tuple):
+        if len(value) == len(names):
+            return dict(zip(names, value, strict=True))
+        problem = f"{len(value)} values for {len(names)} components"
+    elif len(names) == 1:
+        return {names[0]: value}
+    else:
+        problem = f"one value ({type(value).__name__}) for {len(names)} components"
+    raise DataError(
+        explain(
+            problem,
+            where=f"{owner} with components {names}",
+            next=f"pass a dict with the keys {names}, or a tuple in that order",
+        )
+    )
+
+
+def _checked_components(names: tuple[str, ...]) -> tuple[str, ...]:
+    taken = [name for name in names if name in _TAKEN or hasattr(Batch, name)]
+    if taken or len(set(names)) < len(names):
+        raise OptionError(
+            explain(
+                f"components cannot be called {', '.join(map(repr, taken or names))}",
+                why="a batch has attributes of these names" if taken else "names are repeated",
+                next="give them other names",
+            )
+        )
+    return names
+
+
+def first_ids(ids: NDArray[Any], most: int = 3) -> str:
+    """Return the first ids as text, for messages."""
+    shown = ", ".join(repr(id_) for id_ in ids[:most].tolist())
+    return f"[{shown}{', ...' if len(ids) > most else ''}]"

@@ -1,0 +1,33 @@
+"""The executor without workers: the thread that submits a task runs it. All others must equal it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from flowcore.executors.base import Executor, Outcome, Task, Work
+
+__all__ = ["SerialExecutor"]
+
+
+class SerialExecutor(Executor):
+    """Runs each task in ``submit``.
+
+    Args:
+        num_workers: accepted so that executors can be exchanged by name; there are no workers.
+    """
+
+    def __init__(self, num_workers: int = 0) -> None:
+        super().__init__(0)
+
+    def start(self, work: Work) -> None:
+        """Keep the work."""
+        self._work = work
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        """Run the task; the future is done."""
+        future: Future[Outcome] = Future()
+        future.set_result(self._work(task))
+        return future
+
+    def close(self) -> None:
+        """Do nothing: there are no workers."""

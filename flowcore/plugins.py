@@ -1,0 +1,223 @@
+"""Plugins by name: found in the metadata of what is installed, imported when first used.
+
+Listing imports nothing. A plugin that fails to import breaks its own name and no other.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from dataclasses import dataclass, field
+
+import importlib_metadata
+import pluggy
+
+from flowcore.errors import AmbiguousPlugin, BrokenPlugin, UnknownPlugin, explain, near
+from flowcore.hookspecs import hook_manager
+
+__all__ = ["GROUPS", "PluginInfo", "find", "hooks", "identifier", "load", "names", "plugins"]
+
+#: What a group's plugins are called in messages.
+GROUPS = {
+    "flowcore.sinks": "sink",
+    "flowcore.actions": "action pack",
+    "flowcore.executors": "executor",
+    "flowcore.hooks": "hook plugin",
+}
+
+# The project's own plugins, so that a name that is not installed can say what to install.
+_OWN = {
+    ("flowcore.sinks", "tf-queue"): "'flowcore-tf-queue[cpu]'",
+    ("flowcore.sinks", "null"): "flowcore-null",
+    ("flowcore.sinks", "numpy-buffer"): "flowcore-numpy-buffer",
+    ("flowcore.actions", "arrays"): "flowcore-arrays",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """One installed plugin, as its distribution's metadata declares it; nothing is imported.
+
+    Attributes:
+        name: of the entry point.
+        group: the entry-point group, such as ``flowcore.sinks``.
+        distribution: name of the distribution that declares it.
+        version: of that distribution.
+        target: what the name stands for, ``module:attribute``.
+    """
+
+    name: str
+    group: str
+    distribution: str
+    version: str
+    target: str
+    _entry: importlib_metadata.EntryPoint = field(repr=False, compare=False)
+
+    def load(self) -> object:
+        """Import and return the plugin.
+
+        Raises:
+            BrokenPlugin: the import failed; its own exception is the cause.
+        """
+        try:
+            return self._entry.load()
+        except Exception as error:  # whatever a stranger's import raises
+            raise BrokenPlugin(
+                explain(
+                    f"{GROUPS[self.group]} {self.name!r} could not be imported: "
+                    f"{type(error).__name__}: {error}",
+                    where=f"{self.target}, of the distribution {self.distribution} {self.version}",
+                    next=f"repair or uninstall {self.distribution}; flowcore plugins --check tries "
+                    "all",
+                )
+            ) from error
+
+
+def plugins(group: str | None = None) -> list[PluginInfo]:
+    """Return what is installed, sorted by group and name; nothing is imported.
+
+    ``FLOWCORE_DISABLE_PLUGINS`` and ``FLOWCORE_ENABLE_PLUGINS`` (comma-separated names or
+    distributions) leave some out.
+
+    Args:
+        group: one entry-point group (``flowcore.sinks``), or all.
+    """
+    disabled = _listed("FLOWCORE_DISABLE_PLUGINS")
+    enabled = _listed("FLOWCORE_ENABLE_PLUGINS")
+
+    def allowed(info: PluginInfo) -> bool:
+        called = {info.name, info.distribution}
+        wanted = not enabled or called & enabled or info.distribution == "flowcore"
+        return bool(wanted) and not called & disabled
+
+    return [info for info in _installed() if group in (None, info.group) and allowed(info)]
+
+
+def names(group: str) -> list[str]:
+    """Return the distinct names that are installed in ``group``, sorted."""
+    return sorted({info.name for info in plugins(group)})
+
+
+def identifier(name: str) -> str:
+    """Return a plugin's name as Python needs it in an attribute: ``tf-queue`` as ``tf_queue``."""
+    return name.replace("-", "_")
+
+
+def find(group: str, name: str) -> PluginInfo:
+    """Return what ``name`` or ``distribution:name`` stands for in ``group``, not yet imported.
+
+    Raises:
+        UnknownPlugin: nobody declares it.
+        AmbiguousPlugin: several distributions do, and ``name`` does not say which.
+    """
+    distribution, _, plain = name.rpartition(":")
+    claims = [
+        info
+        for info in plugins(group)
+        if info.name == plain and distribution in ("", info.distribution)
+    ]
+    if not claims:
+        raise _unknown(group, name)
+    if len(claims) > 1:
+        owners = [info.distribution for info in claims]
+        raise AmbiguousPlugin(
+            explain(
+                f"{' and '.join(owners)} both declare the {GROUPS[group]} {name!r}",
+                next=f"name one of them: {owners[0] + ':' + name!r}; or uninstall the other",
+            )
+        )
+    return claims[0]
+
+
+def load(group: str, name: str) -> object:
+    """Import and return what ``name`` or ``distribution:name`` stands for in ``group``.
+
+    Raises:
+        UnknownPlugin, AmbiguousPlugin: see `find`.
+        BrokenPlugin: its import failed. Other names are not affected.
+    """
+    return find(group, name).load()
+
+
+def hooks() -> pluggy.PluginManager:
+    """Return the manager of the installed hook plugins, imported at the first call.
+
+    One that cannot be imported is left out, with one warning.
+    """
+    key = tuple(plugins("flowcore.hooks"))
+    with _lock:
+        if key not in _managers:
+            _managers.clear()
+            _managers[key] = _loaded(key)
+        return _managers[key]
+
+
+_lock = threading.Lock()  # runs may start in several threads
+_managers: dict[tuple[PluginInfo, ...], pluggy.PluginManager] = {}
+_found: dict[tuple[object, ...], list[PluginInfo]] = {}
+
+
+def _loaded(infos: tuple[PluginInfo, ...]) -> pluggy.PluginManager:
+    # Not pluggy's own loader: it imports all, and one that fails ends the program.
+    manager = hook_manager()
+    for info in infos:
+        try:
+            manager.register(info.load(), name=f"{info.distribution}:{info.name}")
+            manager.check_pending()
+        except Exception as error:  # a stranger's code: its import, or a hook that we do not have
+            manager.unregister(name=f"{info.distribution}:{info.name}")
+            warnings.warn(f"left out a hook plugin: {error}", RuntimeWarning, stacklevel=2)
+    return manager
+
+
+def _installed() -> list[PluginInfo]:
+    # The metadata is read again when a folder of sys.path has changed, so that what was just
+    # installed, or uninstalled, is seen.
+    key = tuple((path, _modified(path)) for path in sys.path)
+    found = _found.get(key)
+    if found is None:
+        found = sorted(
+            (
+                PluginInfo(entry.name, group, entry.dist.name, entry.dist.version, entry.value, entry)
+                for group in GROUPS
+                for entry in importlib_metadata.entry_points(group=group)
+                if entry.dist is not None
+            ),
+            key=lambda info: (info.group, info.name, info.distribution),
+        )
+        _found.clear()
+        _found[key] = found
+    return found
+
+
+def _modified(path: str) -> int:
+    try:
+        return os.stat(path or os.curdir).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _listed(variable: str) -> set[str]:
+    return {part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()}
+
+
+def _unknown(group: str, name: str) -> UnknownPlugin:
+    kind, installed = GROUPS[group], names(group)
+    plain = name.rpartition(":")[2]
+    hint = near(plain, {*installed, *(own for its, own in _OWN if its == group)} - {plain})
+    hints = [hint]
+    for (its, own), package in _OWN.items():
+        if its == group and own not in installed and (own == plain or repr(own) in hint):
+            hints.append(f"install it: pip install {package}")
+    switched_off = {info.name for info in _installed() if info.group == group} - set(installed)
+    if switched_off:
+        hints.append(f"switched off by the environment: {', '.join(sorted(switched_off))}")
+    return UnknownPlugin(
+        explain(
+            f"no {kind} is called {name!r}",
+            why=f"installed {kind}s: {', '.join(installed) or 'none'}",
+            next="; ".join(filter(None, hints)) or "flowcore plugins lists what is installed",
+        )
+    )

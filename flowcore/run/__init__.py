@@ -1,0 +1,1 @@
+"""Executes recipes: compiled once a run, driven through an executor, delivered in order."""

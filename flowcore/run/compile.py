@@ -1,0 +1,165 @@
+"""Compiles a recipe to a flat list of bound calls, once a run.
+
+What comes out holds no pipeline, run or executor, only functions and arguments, so it can be sent to
+a worker in another process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from flowcore import plugins
+from flowcore.batch import Batch, action_mark
+from flowcore.errors import ActionError, explain
+from flowcore.executors.base import Outcome, Task
+from flowcore.hookspecs import WrappedAction
+from flowcore.recipe import ActionStep, Recipe, Source
+from flowcore.sinks import Sink
+
+__all__ = ["CompiledWork", "compile_recipe"]
+
+_log = logging.getLogger("flowcore")
+
+# (name, function, args, kwargs); a function of None says that args[0] is the prepare of a sink.
+Call: TypeAlias = "tuple[str, Callable[..., Any] | None, tuple[Any, ...], Mapping[str, Any]]"
+
+# What would end the consumer's loop, or its program, without a word if it were raised there.
+_SILENT = (StopIteration, StopAsyncIteration, GeneratorExit, SystemExit)
+
+
+class CompiledWork:
+    """A recipe made ready to run: task in, outcome out."""
+
+    def __init__(
+        self, source: Source, calls: tuple[Call, ...], options: Mapping[str, Any], hooked: bool
+    ) -> None:
+        self._source = source
+        self._calls = calls
+        self._options = options
+        self._hooked = hooked
+        self._unfit: BaseException | None = None
+        # The step that each running task is in, for the stall warning. Written by the workers,
+        # each its own key; read, without a lock, by the thread that watches.
+        self._at: dict[tuple[int, int], str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_at": {}, "_unfit": None}
+
+    def __call__(self, task: Task) -> Outcome:
+        """Make the task's batch, and its item for each sink. Never raises."""
+        key = (task.epoch, task.number)
+        name = "making the batch"
+        items = []
+        try:
+            if self._unfit is not None:
+                raise self._unfit
+            batch = self._source.make(
+                task.positions, number=task.number, epoch=task.epoch, seed=task.seed
+            )
+            if self._options:
+                batch.options = self._options
+            for name, function, args, kwargs in self._calls:
+                self._at[key] = name
+                if function is None:
+                    items.append(args[0](batch))
+                else:
+                    made = function(batch, *args, **kwargs)
+                    if made is not batch:
+                        batch = _checked(made, name, task)
+            return Outcome(batch, tuple(items))
+        except _SILENT as error:
+            return Outcome(error=_spoken(error, name), step=name)
+        except BaseException as error:
+            return Outcome(error=error, step=name)
+        finally:
+            self._at.pop(key, None)
+
+    def step_of(self, task: Task) -> str | None:
+        """Return the step that a task is in, if it runs in this process."""
+        return self._at.get((task.epoch, task.number))
+
+    @contextmanager
+    def worker(self, name: str) -> Iterator[None]:
+        """Call the hooks for a worker that starts and ends."""
+        if not self._hooked:
+            yield
+            return
+        hook = plugins.hooks().hook
+        try:
+            hook.flowcore_worker_started(name=name)
+        except BaseException as error:
+            self._unfit = error
+        try:
+            yield
+        finally:
+            try:
+                hook.flowcore_worker_ended(name=name)
+            except Exception:
+                _log.exception("a hook plugin failed in flowcore_worker_ended of %s", name)
+
+
+def compile_recipe(
+    recipe: Recipe, sinks: list[Sink], options: Mapping[str, Any], source: Source
+) -> CompiledWork:
+    """Resolve all that can be resolved once, so that a run looks nothing up per batch."""
+    manager = plugins.hooks()
+    wrappers = manager.hook.flowcore_wrap_action.get_hookimpls()
+    workers = manager.hook.flowcore_worker_started, manager.hook.flowcore_worker_ended
+    opened = iter(sinks)
+    calls: list[Call] = []
+    for at, step in enumerate(recipe.steps):
+        if isinstance(step, ActionStep):
+            function = step.function
+            for wrapper in reversed(wrappers):
+                event = WrappedAction(name=step.name, step=at, function=function)
+                function = wrapper.function(*([event] if wrapper.argnames else [])) or function
+            mark = action_mark(step.function)
+            if mark is not None and mark.singleton:
+                function = _Singly(function, step.function)
+            calls.append((step.name, function, step.args, step.kwargs))
+        else:
+            calls.append((f"prepare of sink {step.name!r}", None, (next(opened).prepare,), {}))
+    return CompiledWork(
+        source, tuple(calls), options, any(hook.get_hookimpls() for hook in workers)
+    )
+
+
+class _Singly:
+    """Calls a function while holding the lock of the action that it is, or wraps."""
+
+    def __init__(self, function: Callable[..., Any], marked: Callable[..., Any]) -> None:
+        self._function, self._marked = function, marked
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mark = action_mark(self._marked)
+        assert mark is not None
+        with mark.lock:  # the other holders: this action in other workers, and in other runs
+            return self._function(*args, **kwargs)
+
+
+def _checked(made: Any, name: str, task: Task) -> Batch:
+    if isinstance(made, Batch):
+        made.number, made.epoch, made._seed = task.number, task.epoch, task.seed
+        return made
+    raise ActionError(
+        explain(
+            f"action {name!r} returned {type(made).__name__}, not a batch",
+            next="end the action with: return self",
+        )
+    )
+
+
+def _spoken(error: BaseException, name: str) -> ActionError:
+    """Return an error that says what ``error``, raised as it is, would hide."""
+    spoken = ActionError(
+        explain(
+            f"{name!r} raised {error!r}",
+            why="raised as it is, it would end the consumer's loop or program without a word",
+            next="catch it in the action, or raise an error of another class",
+        )
+    )
+    spoken.__cause__ = error
+    return spoken

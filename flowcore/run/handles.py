@@ -1,0 +1,145 @@
+"""What a user holds of a run: `Run`, an iterator of batches, and `Feed`, a run in the background."""
+
+from __future__ import annotations
+
+import weakref
+from types import TracebackType
+from typing import Any
+
+from flowcore.batch import Batch
+from flowcore.errors import PipelineError
+from flowcore.recipe import Recipe
+from flowcore.run.engine import Engine
+from flowcore.run.report import Report
+from flowcore.run.settings import Settings
+
+__all__ = ["Feed", "Run"]
+
+
+class Run:
+    """One run of a pipeline: an iterator of batches, and a context manager that closes it.
+
+    It starts at the first ``next``, in the thread that calls it: sinks are opened there. Several
+    threads may call ``next``. It is closed too when it is exhausted, when it fails, and when it is
+    garbage-collected.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Settings) -> None:
+        self._engine = Engine(recipe, settings)
+        # The threads of the run hold the engine, never this object: dropping it ends them.
+        weakref.finalize(self, Engine.abandon, self._engine).atexit = False
+
+    def __iter__(self) -> Run:
+        return self
+
+    def __next__(self) -> Batch:
+        if not self._engine.started:
+            self._engine.start()
+        return self._engine.next()
+
+    def __len__(self) -> int:
+        """Return the number of batches of the whole run.
+
+        Raises:
+            TypeError: the run has no end (``n_epochs=None``).
+        """
+        batches = self._engine.sampler.batches
+        if batches is None:
+            raise TypeError("a run with n_epochs=None has no end, so it has no len()")
+        return batches
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Run: {self.report.batches} batches delivered, seed {self.seed}>"
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run: as given, or as drawn when the run was made."""
+        return self._engine.sampler.seed
+
+    @property
+    def report(self) -> Report:
+        """What has happened so far."""
+        return self._engine.report
+
+    def close(self) -> None:
+        """Leave the run. What is in progress is given up; ``next`` raises `StopIteration`."""
+        self._engine.close()
+
+
+class Feed:
+    """A run that fills its sinks in the background, inside of a ``with`` block.
+
+    It starts when the block is entered. At the end of the data, and on a failure, the sinks are
+    closed, so that their consumer is told there. When the block is left the run is closed, and
+    its error, if it failed, is raised, with the block's own error as the context.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Settings) -> None:
+        self._engine = Engine(recipe, settings, hands_over=False, feed=True)
+        weakref.finalize(self, Engine.abandon, self._engine).atexit = False
+
+    def __enter__(self) -> Feed:
+        if self._engine.started:
+            raise PipelineError("a feed can be entered once; make another with pipeline.feed(...)")
+        self._engine.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._engine.close()
+        error = self._engine.error
+        if error is None or raised is error:
+            return
+        if raised is None or isinstance(raised, Exception):
+            _chain(error, raised)
+            context = error.__context__
+            try:
+                self._engine.raise_error()
+            finally:
+                error.__context__ = context  # raising here would put the block's error in its place
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all is put; return whether it is.
+
+        Args:
+            timeout: seconds; ``None`` waits as long as it takes.
+
+        Raises:
+            Exception: what the run failed of.
+        """
+        if not self._engine.started:
+            raise PipelineError("the feed has not started: use it as `with pipeline.feed(...):`")
+        ended = self._engine.ended.wait(timeout)
+        if ended:
+            self._engine.raise_error()
+        return ended
+
+    @property
+    def report(self) -> Report:
+        """What has happened so far."""
+        return self._engine.report
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What each sink says is its result, by the sink's name."""
+        return self._engine.report.results
+
+
+def _chain(error: BaseException, raised: BaseException | None) -> None:
+    """Put ``raised`` at the end of the errors in whose handling ``error`` was raised."""
+    seen = {id(raised)}
+    while error.__context__ is not None and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__context__
+    if raised is not None and id(error) not in seen:
+        error.__context__ = raised

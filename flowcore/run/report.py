@@ -1,0 +1,97 @@
+"""What happened in a run: counted while it goes, printed as a table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowcore.batch import first_ids
+
+__all__ = ["Report", "Trouble"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A batch that was skipped, or an attempt at one that was retried.
+
+    Attributes:
+        epoch: from zero.
+        number: of the batch in its epoch, from zero.
+        ids: array of the ids of its items.
+        action: the step that raised.
+        error: what it raised.
+    """
+
+    epoch: int
+    number: int
+    ids: Any
+    action: str
+    error: BaseException
+
+    def __str__(self) -> str:
+        text = f"{type(self.error).__name__}: {self.error}".partition("\n")[0]
+        return (
+            f"batch {self.number} of epoch {self.epoch}, ids {first_ids(self.ids)}, "
+            f"in {self.action!r}: {text}"
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Report:
+    """What happened in a run. It is kept up to date while the run goes on.
+
+    Attributes:
+        batches: number of batches delivered.
+        items: number of items in them.
+        epochs: number of epochs that were gone through to their end.
+        seed: of the run; with it, and the same arguments, the run can be repeated.
+        skipped: batches that were left out under ``on_error="skip"``.
+        retried: attempts that failed and were made again.
+    """
+
+    seed: int = 0
+    batches: int = 0
+    items: int = 0
+    epochs: int = 0
+    skipped: list[Trouble] = field(default_factory=list)
+    retried: list[Trouble] = field(default_factory=list)
+    _started: float = 0.0
+    _ended: float | None = None
+    _read_results: Callable[[], dict[str, Any]] = dict
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the start of the run to its end, or until now."""
+        if not self._started:
+            return 0.0
+        return (time.perf_counter() if self._ended is None else self._ended) - self._started
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What each sink says is its result, by the sink's name; a second one is ``name-2``."""
+        return self._read_results()
+
+    def __str__(self) -> str:
+        seconds = self.seconds or 1e-9
+        rows = [
+            ("batches", f"{self.batches:,}", f"{self.batches / seconds:,.1f} /s"),
+            ("items", f"{self.items:,}", f"{self.items / seconds:,.1f} /s"),
+            ("epochs", f"{self.epochs:,}", ""),
+            ("seconds", f"{self.seconds:,.2f}", ""),
+            ("seed", str(self.seed), ""),
+            ("skipped", f"{len(self.skipped):,}", ""),
+            ("retried", f"{len(self.retried):,}", ""),
+        ]
+        lines = [f"{name:<8} {value:>12} {rate:>16}".rstrip() for name, value, rate in rows]
+        lines += [f"  skipped {trouble}" for trouble in self.skipped[:5]]
+        lines += [f"  {name}: {_short(result)}" for name, result in self.results.items()]
+        return "\n".join(lines)
+
+
+def _short(result: Any) -> str:
+    if hasattr(result, "shape") and hasattr(result, "dtype"):
+        return f"array {result.dtype} {result.shape}"
+    text = str(result)
+    return text if len(text) <= 100 and "\n" not in text else f"{type(result).__name__}"

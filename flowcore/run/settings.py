@@ -1,0 +1,230 @@
+"""What a run was asked for: its arguments, checked when they are given."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Mapping
+from concurrent import futures
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from flowcore.errors import ArgumentError, OptionError, explain, near
+from flowcore.executors.base import Executor
+from flowcore.executors.pool import PoolExecutor
+from flowcore.plugins import load
+from flowcore.recipe import ActionStep, Recipe, SinkStep
+from flowcore.sampler import Sampler, Shuffle, draw_seed
+from flowcore.sinks import Sink, as_sink, checked_call
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The arguments of one run; see the reference for what each means.
+
+    Raises:
+        OptionError: a value that cannot be right.
+        ArgumentError: an option that neither the core nor anything in the composition declares.
+    """
+
+    batch_size: int
+    shuffle: Shuffle = False
+    n_epochs: int | None = 1
+    drop_last: bool = False
+    prefetch: int | None = None
+    seed: int | None = None
+    executor: str | Executor | futures.Executor | None = None
+    num_workers: int | None = None
+    sink: str | tuple[str, Mapping[str, Any]] | Sink | None = None
+    ordered: bool = True
+    on_error: Literal["raise", "skip"] = "raise"
+    retries: int = 0
+    stall_warning: float | None = 30.0
+    plugin_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Settings:
+        """Sort the arguments of a call into the core's own and those for plugins."""
+        own = {option.name for option in fields(cls)} - {"plugin_options"}
+        return cls(
+            **{name: value for name, value in arguments.items() if name in own},
+            plugin_options={name: value for name, value in arguments.items() if name not in own},
+        )
+
+    def __post_init__(self) -> None:
+        for name, least in {"batch_size": 1, "n_epochs": 0, "prefetch": 0, "seed": 0}.items():
+            self._check_int(name, least)
+        for name, least in {"num_workers": 0, "retries": 0}.items():
+            self._check_int(name, least)
+        for name in ("drop_last", "ordered"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise OptionError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.on_error not in ("raise", "skip"):
+            raise OptionError(f"on_error must be 'raise' or 'skip', got {self.on_error!r}")
+        if self.stall_warning is not None and not self.stall_warning > 0:
+            raise OptionError(
+                explain(
+                    f"stall_warning must be a number of seconds above 0, got {self.stall_warning!r}",
+                    next="stall_warning=None switches it off",
+                )
+            )
+        if self.num_workers == 0 and self.prefetch:
+            raise OptionError(
+                explain(
+                    f"num_workers=0 leaves nobody to prefetch {self.prefetch} batches",
+                    next="prefetch=0 runs in the calling thread; else give at least one worker",
+                )
+            )
+        self._check_shuffle()
+
+    def _check_int(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if value is None and name not in ("batch_size", "retries"):
+            return
+        if not isinstance(value, (bool, np.bool_)):
+            try:
+                value = operator.index(value)
+            except TypeError:
+                pass
+            else:
+                if value >= least:
+                    object.__setattr__(self, name, value)
+                    return
+        raise OptionError(f"{name} must be an int of at least {least}, got {value!r}")
+
+    def _check_shuffle(self) -> None:
+        known = (bool, np.bool_, np.random.Generator, np.random.RandomState)
+        if isinstance(self.shuffle, np.bool_):
+            object.__setattr__(self, "shuffle", bool(self.shuffle))
+        if not isinstance(self.shuffle, known) and not callable(self.shuffle):
+            raise OptionError(
+                explain(
+                    f"shuffle={self.shuffle!r} is neither a bool, a numpy generator nor a callable",
+                    why="an int is a seed to some and a buffer size to others",
+                    next="shuffle=True, seed=... for a repeatable order; "
+                    "it always shuffles the whole index",
+                )
+            )
+        generators = (np.random.Generator, np.random.RandomState)
+        if self.seed is not None and isinstance(self.shuffle, generators):
+            raise OptionError(
+                explain(
+                    "shuffle is a generator to draw the seed from, and seed is given too",
+                    next="shuffle=True with seed=, or the generator without",
+                )
+            )
+
+    def sampler(self, length: int) -> Sampler:
+        """Return the batches of the run; a seed that is not given is drawn."""
+        drawn_from = isinstance(self.shuffle, (np.random.Generator, np.random.RandomState))
+        return Sampler(
+            length=length,
+            batch_size=self.batch_size,
+            shuffle=True if drawn_from else self.shuffle,  # type: ignore[arg-type]
+            seed=draw_seed(self.shuffle, self.seed),
+            n_epochs=self.n_epochs,
+            drop_last=bool(self.drop_last),
+        )
+
+    def workers(self) -> tuple[int, int]:
+        """Return the number of workers and the prefetch, where either follows from the other."""
+        most = _cores() + 4
+        if isinstance(self.executor, Executor):
+            workers = self.executor.num_workers
+        elif self.executor == "serial":
+            workers = 0
+        elif self.num_workers is not None:
+            workers = self.num_workers
+        elif isinstance(self.executor, futures.Executor):
+            workers = getattr(self.executor, "_max_workers", most)
+        elif self.prefetch is not None:
+            workers = min(self.prefetch, most)
+        else:
+            workers = 0 if self.executor is None else most
+        prefetch = 2 * workers if self.prefetch is None else self.prefetch
+        return workers, prefetch
+
+    def make_executor(self, num_workers: int) -> Executor:
+        """Return the executor of the run.
+
+        Raises:
+            UnknownPlugin, AmbiguousPlugin, BrokenPlugin: the name does not lead to an executor.
+            OptionError: something that is no executor.
+        """
+        chosen = "threads" if self.executor is None else self.executor
+        if isinstance(chosen, Executor):
+            return chosen
+        if isinstance(chosen, futures.Executor):
+            return PoolExecutor(chosen, num_workers)
+        if not isinstance(chosen, str):
+            raise OptionError(
+                explain(
+                    f"executor={chosen!r:.80} is no executor",
+                    next="pass a name ('serial', 'threads'), a flowcore.Executor, or a "
+                    "concurrent.futures.Executor",
+                )
+            )
+        target = load("flowcore.executors", chosen)
+        options = _declared(target, self.plugin_options)
+        made = checked_call(target, {"num_workers": num_workers, **options}, f"executor {chosen!r}")
+        if not isinstance(made, Executor):
+            raise OptionError(f"executor {chosen!r} is {made!r:.60}, which is no flowcore.Executor")
+        return made
+
+    def sink_steps(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the run's own sink at its end, if it has one."""
+        if self.sink is None:
+            return recipe
+        name = self.sink if isinstance(self.sink, str) else None
+        if isinstance(self.sink, tuple) and self.sink:
+            name = str(self.sink[0])
+        made = as_sink(self.sink)
+        return recipe.then(SinkStep(name or type(made).__name__, made, given=name is None))
+
+    def check_options(self, recipe: Recipe) -> None:
+        """Refuse options that nothing in the composition declares."""
+        known: dict[str, str] = {}
+        for step in recipe.steps:
+            owner = step.sink if isinstance(step, SinkStep) else step
+            known.update(owner.run_options)
+        if isinstance(self.executor, str) and set(self.plugin_options) - set(known):
+            known.update(getattr(load("flowcore.executors", self.executor), "run_options", {}))
+        for name in self.plugin_options:
+            if name not in known:
+                own = sorted({option.name for option in fields(self)} - {"plugin_options"})
+                raise ArgumentError(
+                    explain(
+                        f"unknown option {name!r} of a run",
+                        why=f"the core's: {', '.join(own)}; declared by what is composed here: "
+                        + (", ".join(f"{one} ({what})" for one, what in known.items()) or "none"),
+                        next=near(name, {*own, *known}),
+                    )
+                )
+
+
+def options_for(declared: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the options given that are declared."""
+    return {name: given[name] for name in declared if name in given}
+
+
+def _declared(target: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    return options_for(getattr(target, "run_options", {}), given)
+
+
+def action_options(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the action packs of the recipe declare."""
+    options: dict[str, Any] = {}
+    for step in recipe.steps:
+        if isinstance(step, ActionStep):
+            options.update(options_for(step.run_options, given))
+    return options
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

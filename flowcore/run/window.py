@@ -1,0 +1,169 @@
+"""The tasks that are in progress: submitted ahead, found when finished, run again when lost.
+
+Used by the delivering thread alone. A pool of futures cannot say which task killed its worker: all
+that were in progress fail together. They are then run again one at a time, so that the one that
+kills its worker is known and the others lose nothing but time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import numpy as np
+
+from flowcore.errors import WorkerLost, explain
+from flowcore.executors.base import Executor, Outcome, Task
+
+__all__ = ["Attempt", "Window"]
+
+
+class Attempt:
+    """A task, and how often it was tried."""
+
+    __slots__ = ("alone", "failures", "future", "losses", "place", "suspect", "task")
+
+    def __init__(self, task: Task, place: int) -> None:
+        self.task = task
+        self.place = place  # in the run
+        self.future: Future[Outcome] | None = None
+        self.failures = 0  # attempts in which a step raised
+        self.losses = 0  # attempts whose worker died
+        self.alone = False  # was submitted while no other task was in progress
+        self.suspect = False  # was lost; to be run again alone
+
+
+class Window:
+    """The tasks in progress, at most as many as the budget allows.
+
+    Args:
+        executor: started.
+        tasks: in order; an exception that it raises becomes the outcome of a task.
+        total: how many there are, ``None`` if there is no end.
+        ordered: whether tasks are to be finished in order.
+        notify: called, in any thread, with an attempt whose future is done.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        tasks: Iterator[Task],
+        total: int | None,
+        *,
+        ordered: bool,
+        notify: Callable[[Attempt], None],
+    ) -> None:
+        self._executor = executor
+        self._tasks = tasks
+        self._total = total
+        self._ordered = ordered
+        self._notify = notify
+        self._open: dict[int, Attempt] = {}  # by place, in order
+        self._done: deque[Attempt] = deque()  # unordered: as they were done
+        self._suspects: deque[Attempt] = deque()
+        self._submitted = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Every task of the run has been submitted."""
+        return self._submitted == self._total
+
+    @property
+    def head(self) -> Attempt | None:
+        """The first attempt in order."""
+        return next(iter(self._open.values()), None)
+
+    def fill(self, budget: int) -> None:
+        """Submit tasks until ``budget`` have been, in all."""
+        if self._suspects:
+            self._run_alone()
+            return
+        while (
+            self._submitted < budget
+            and not self.exhausted
+            and (self._executor.num_workers or not self._open)
+        ):
+            attempt = self._next()
+            self._submitted += 1
+            self._open[attempt.place] = attempt
+            if attempt.future is None:
+                self._submit(attempt)
+
+    def finished(self) -> Attempt | None:
+        """Return an attempt that is done, in order if the run is; it stays in the window."""
+        if not self._ordered:
+            return self._done.popleft() if self._done else None
+        head = self.head
+        if head is None or head.suspect or head.future is None or not head.future.done():
+            return None
+        return head
+
+    def note_done(self, attempt: Attempt) -> None:
+        """Take note of what ``notify`` was called with, in the delivering thread."""
+        if not self._ordered:
+            self._done.append(attempt)
+
+    def drop(self, attempt: Attempt) -> None:
+        """Take an attempt that is settled out of the window."""
+        del self._open[attempt.place]
+
+    def again(self, attempt: Attempt) -> None:
+        """Submit an attempt's task once more."""
+        self._submit(attempt)
+
+    def lost(self, attempt: Attempt, error: BaseException, retries: int) -> WorkerLost | None:
+        """Have a task whose worker died run again, alone; return the error if that is enough.
+
+        A task is run again at least once, whatever ``retries`` says. One that was lost in company
+        is not known to be the cause.
+        """
+        attempt.losses += 1
+        if attempt.alone and attempt.losses > max(1, retries):
+            lost = WorkerLost(
+                explain(
+                    f"the worker was lost {attempt.losses} times: {type(error).__name__}: {error}",
+                    why="killed, out of memory, or its process ended in native code",
+                    next="look at its memory use; on_error='skip' leaves the batch out",
+                )
+            )
+            lost.__cause__ = error
+            return lost
+        attempt.suspect = True
+        self._suspects.append(attempt)
+        return None
+
+    def _run_alone(self) -> None:
+        if any(not attempt.suspect and not _done(attempt) for attempt in self._open.values()):
+            return  # others are still in progress
+        attempt = self._suspects.popleft()
+        attempt.suspect, attempt.alone = False, True
+        self._submit(attempt)
+
+    def _next(self) -> Attempt:
+        try:
+            return Attempt(next(self._tasks), self._submitted)
+        except Exception as error:  # the user's shuffle callable
+            attempt = Attempt(Task(0, 0, np.arange(0), 0), self._submitted)
+            self._total = self._submitted + 1
+            attempt.future = Future()
+            attempt.future.set_result(Outcome(error=error, step="shuffle"))
+            if not self._ordered:
+                self._done.append(attempt)
+            return attempt
+
+    def _submit(self, attempt: Attempt) -> None:
+        try:
+            future = self._executor.submit(attempt.task)
+        except Exception as error:  # a pool that is broken for good
+            future = Future()
+            future.set_exception(error)
+        attempt.future = future
+        if future.done():
+            self.note_done(attempt)
+        else:
+            future.add_done_callback(lambda _: self._notify(attempt))
+
+
+def _done(attempt: Attempt) -> bool:
+    return attempt.future is not None and attempt.future.done()
