@@ -1,0 +1,208 @@
+"""From a batch to arrays that a queue can adopt: counted, cast, checked, copied once, aligned.
+
+Nothing here knows TensorFlow, so it runs in any worker process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flowcore import Batch
+from flowcore.errors import DataError, explain
+from numpy.typing import NDArray
+
+__all__ = ["ALIGNMENT", "Arrays", "Fitter", "Slots", "aligned_copy"]
+
+ALIGNMENT = 64  # bytes: what TensorFlow wants of memory that it adopts without a copy
+
+Arrays = tuple[NDArray[Any], ...]
+Shape = tuple[int | None, ...] | None  # None: of any rank; a None in it: of any length
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """What a queue takes: the dtype and shape of each component, as plain data.
+
+    Attributes:
+        dtypes: NumPy's; ``object`` for strings.
+        shapes: of each component of one item.
+        names: of the components, for a queue that takes a dict.
+    """
+
+    dtypes: tuple[np.dtype[Any], ...]
+    shapes: tuple[Shape, ...]
+    names: tuple[str, ...] | None = None
+
+    def called(self, at: int) -> str:
+        """Return what a component is called in messages."""
+        return repr(self.names[at]) if self.names else str(at)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitter:
+    """Makes the arrays of a batch; called in the workers.
+
+    Attributes:
+        get_tensor: of the batch; ``None`` is ``batch.get_tensor()``, or the batch's components
+            for a queue that has names for them.
+        slots: what the queue takes; ``None`` where there is no queue before the first item.
+        many: the first axis counts items of the queue.
+    """
+
+    get_tensor: Callable[[Any], Any] | None
+    slots: Slots | None
+    many: bool
+
+    def __call__(self, batch: Batch) -> Arrays:
+        """Return one array for each component of the queue: aligned copies, nobody else's.
+
+        Raises:
+            DataError: a number of components, a dtype or a shape that the queue does not take.
+        """
+        return self.fit(self._tensor(batch), repr(batch))
+
+    def fit(self, tensor: Any, where: str) -> Arrays:
+        """Return the arrays of what ``get_tensor`` returned."""
+        parts = self._parts(tensor, where)
+        dtypes = [part.dtype for part in parts]
+        if self.slots is not None:
+            for at, part in enumerate(parts):
+                _check(part, at, self.slots, self.many, where)
+            dtypes = list(self.slots.dtypes)
+        if self.many and len({part.shape[:1] for part in parts}) != 1:
+            raise DataError(
+                explain(
+                    "many=True needs components with one entry for each item",
+                    where=where,
+                    why=f"their shapes are {', '.join(str(part.shape) for part in parts)}",
+                    next="return arrays of equal first axes from get_tensor",
+                )
+            )
+        return tuple(aligned_copy(part, to) for part, to in zip(parts, dtypes, strict=True))
+
+    def _tensor(self, batch: Batch) -> Any:
+        if self.get_tensor is not None:
+            return self.get_tensor(batch)
+        names = self.slots.names if self.slots is not None else None
+        if names and isinstance(batch.data, Mapping) and set(names) <= set(batch.data):
+            return {name: batch.data[name] for name in names}
+        return batch.get_tensor()
+
+    def _parts(self, tensor: Any, where: str) -> Arrays:
+        names = self.slots.names if self.slots is not None else None
+        if isinstance(tensor, Mapping):
+            if names is None:
+                tensor = _refused_dict(tensor, where)
+            if set(tensor) != set(names):
+                raise DataError(
+                    explain(
+                        f"get_tensor returned a dict with the keys {sorted(tensor)}, "
+                        f"the queue's names are {sorted(names)}",
+                        where=where,
+                        next="return exactly these keys",
+                    )
+                )
+            values = tuple(tensor[name] for name in names)
+        elif names is not None:
+            raise DataError(
+                explain(
+                    f"the queue has names ({', '.join(names)}), and get_tensor returned "
+                    f"{type(tensor).__name__}",
+                    where=where,
+                    next="return a dict with one array for each name",
+                )
+            )
+        else:
+            values = tensor if isinstance(tensor, tuple) else (tensor,)
+        if self.slots is not None and len(values) != len(self.slots.dtypes):
+            raise DataError(
+                explain(
+                    f"get_tensor returned {len(values)} components, "
+                    f"the queue takes {len(self.slots.dtypes)}",
+                    where=where,
+                    next="return a tuple with one array for each dtype of the queue; "
+                    "a list is one tensor",
+                )
+            )
+        return tuple(_array(value, where) for value in values)
+
+
+def aligned_copy(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a C-ordered copy that starts at a multiple of 64 bytes; objects are only copied."""
+    if dtype.hasobject:
+        return array.astype(dtype)
+    size = array.size * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.__array_interface__["data"][0] % ALIGNMENT
+    copy = memory[start : start + size].view(dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _array(value: Any, where: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of unequal lengths
+        raise DataError(
+            explain(
+                f"what get_tensor returned is no array: {error}",
+                where=where,
+                next="return arrays, or lists of equal lengths",
+            )
+        ) from None
+    return array.astype(object) if array.dtype.kind in "USO" else array
+
+
+def _check(array: NDArray[Any], at: int, slots: Slots, many: bool, where: str) -> None:
+    wanted, shape = slots.dtypes[at], slots.shapes[at]
+    found = array.shape[1:] if many else array.shape
+    if shape is not None and not (
+        len(found) == len(shape)
+        and all(length in (None, real) for length, real in zip(shape, found, strict=True))
+    ):
+        raise DataError(
+            explain(
+                f"component {slots.called(at)} has shape {found}{' for each item' if many else ''}, "
+                f"the queue takes {shape}",
+                where=where,
+                next=_shape_advice(found, shape, many),
+            )
+        )
+    strings = array.dtype.kind == "O", wanted.kind == "O"
+    if strings == (True, True) or (not any(strings) and np.can_cast(array.dtype, wanted, "same_kind")):
+        return
+    raise DataError(
+        explain(
+            f"component {slots.called(at)} has dtype {_shown(array.dtype)}, "
+            f"the queue takes {_shown(wanted)}",
+            where=where,
+            why="NumPy calls that no cast of the same kind, so it could change the values",
+            next=f"say so in get_tensor: array.astype({str(wanted)!r}); or make the queue with "
+            "that dtype",
+        )
+    )
+
+
+def _shown(dtype: np.dtype[Any]) -> str:
+    return "string (object)" if dtype.kind == "O" else str(dtype)
+
+
+def _shape_advice(found: tuple[int, ...], shape: tuple[int | None, ...], many: bool) -> str:
+    if not many and len(found) == len(shape) + 1:
+        return "to put the items of a batch one by one, say many=True"
+    if len(found) == len(shape) and found[1:] == shape[1:]:
+        return "a last short batch? drop_last=True leaves it out; or give the queue no shape"
+    return "reshape it in get_tensor, or make the queue with that shape, or with none"
+
+
+def _refused_dict(tensor: Mapping[str, Any], where: str) -> Any:
+    raise DataError(
+        explain(
+            f"get_tensor returned a dict ({', '.join(map(str, tensor))}), the queue has no names",
+            where=where,
+            next="return a tuple in the order of the queue's dtypes, or make the queue with names=",
+        )
+    )
