@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowcore import __version__
-from flowcore import plugins as registry
 from flowcore.dataset import Dataset
 from flowcore.errors import BrokenPlugin, FlowcoreError, PipelineError, explain, near
 from flowcore.pipeline import Pipeline
+from flowcore.plugins import plugins as installed
 
 __all__ = ["main"]
 
@@ -75,7 +75,7 @@ def _plugins(options: argparse.Namespace) -> int:
     broken = 0
     rows = [("group", "name", "distribution", "target")]
     reasons = []
-    for info in registry.plugins():
+    for info in installed():
         rows.append(
             (info.group, info.name, f"{info.distribution} {info.version}", info.target),
         )

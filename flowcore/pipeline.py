@@ -135,6 +135,11 @@ class Pipeline:
                 self._run[1].close()
             self._run = None
 
+    @property
+    def report(self) -> Report | None:
+        """What has happened in the run of `next_batch` so far; ``None`` if there is none."""
+        return None if self._run is None else self._run[1].report
+
     def gen_batch(
         self,
         batch_size: int,
@@ -280,6 +285,7 @@ class Pipeline:
         actions = [action for action, _ in _actions(self._batch_class)]
         packs = [plugins.identifier(pack) for pack in plugins.names("flowcore.actions")]
         hint = near(name, [attribute for attribute in dir(self) if attribute[0] != "_"])
+        hint = plugins.install_hint("flowcore.actions", name) or hint
         if self._recipe.source is None:
             hint = hint or "start the pipeline from a dataset, whose batch class has the actions"
         raise UnknownAction(

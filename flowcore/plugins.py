@@ -6,6 +6,7 @@ Listing imports nothing. A plugin that fails to import breaks its own name and n
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import warnings
@@ -17,7 +18,7 @@ import pluggy
 from flowcore.errors import AmbiguousPlugin, BrokenPlugin, UnknownPlugin, explain, near
 from flowcore.hookspecs import hook_manager
 
-__all__ = ["GROUPS", "PluginInfo", "find", "hooks", "identifier", "load", "names", "plugins"]
+__all__ = ["GROUPS", "PluginInfo", "find", "hooks", "identifier", "install_hint", "load", "names", "plugins"]
 
 #: What a group's plugins are called in messages.
 GROUPS = {
@@ -63,7 +64,7 @@ class PluginInfo:
         """
         try:
             return self._entry.load()
-        except Exception as error:  # whatever a stranger's import raises
+        except (Exception, SystemExit) as error:  # whatever a stranger's import raises
             raise BrokenPlugin(
                 explain(
                     f"{GROUPS[self.group]} {self.name!r} could not be imported: "
@@ -88,7 +89,7 @@ def plugins(group: str | None = None) -> list[PluginInfo]:
     enabled = _listed("FLOWCORE_ENABLE_PLUGINS")
 
     def allowed(info: PluginInfo) -> bool:
-        called = {info.name, info.distribution}
+        called = {_normal(info.name), _normal(info.distribution)}
         wanted = not enabled or called & enabled or info.distribution == "flowcore"
         return bool(wanted) and not called & disabled
 
@@ -116,7 +117,7 @@ def find(group: str, name: str) -> PluginInfo:
     claims = [
         info
         for info in plugins(group)
-        if info.name == plain and distribution in ("", info.distribution)
+        if info.name == plain and _normal(distribution) in ("", _normal(info.distribution))
     ]
     if not claims:
         raise _unknown(group, name)
@@ -180,16 +181,26 @@ def _installed() -> list[PluginInfo]:
     if found is None:
         found = sorted(
             (
-                PluginInfo(entry.name, group, entry.dist.name, entry.dist.version, entry.value, entry)
+                info
                 for group in GROUPS
                 for entry in importlib_metadata.entry_points(group=group)
-                if entry.dist is not None
+                if (info := _info(group, entry)) is not None
             ),
             key=lambda info: (info.group, info.name, info.distribution),
         )
         _found.clear()
         _found[key] = found
     return found
+
+
+def _info(group: str, entry: importlib_metadata.EntryPoint) -> PluginInfo | None:
+    if entry.dist is None:
+        return None
+    try:
+        name, version = entry.dist.name, entry.dist.version
+    except Exception:  # its metadata is damaged; installers leave such folders behind
+        return None
+    return PluginInfo(entry.name, group, name, version, entry.value, entry)
 
 
 def _modified(path: str) -> int:
@@ -200,17 +211,28 @@ def _modified(path: str) -> int:
 
 
 def _listed(variable: str) -> set[str]:
-    return {part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()}
+    parts = os.environ.get(variable, "").split(",")
+    return {_normal(part.strip()) for part in parts if part.strip()}
+
+
+def _normal(name: str) -> str:
+    """Return a distribution's name as installers compare it: ``Acme_Flow`` is ``acme-flow``."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def install_hint(group: str, name: str) -> str:
+    """Return how to install one of the project's own plugins; empty if it is none, or is installed."""
+    package = _OWN.get((group, name))
+    here = any((info.group, info.name) == (group, name) for info in _installed())
+    return f"install it: pip install {package}" if package and not here else ""
 
 
 def _unknown(group: str, name: str) -> UnknownPlugin:
     kind, installed = GROUPS[group], names(group)
     plain = name.rpartition(":")[2]
     hint = near(plain, {*installed, *(own for its, own in _OWN if its == group)} - {plain})
-    hints = [hint]
-    for (its, own), package in _OWN.items():
-        if its == group and own not in installed and (own == plain or repr(own) in hint):
-            hints.append(f"install it: pip install {package}")
+    nearest = hint.partition("'")[2].rpartition("'")[0]
+    hints = [hint, install_hint(group, plain) or install_hint(group, nearest)]
     switched_off = {info.name for info in _installed() if info.group == group} - set(installed)
     if switched_off:
         hints.append(f"switched off by the environment: {', '.join(sorted(switched_off))}")

@@ -12,13 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from flowcore.batch import Batch
 from flowcore.errors import ArgumentError, OptionError, PluginError, explain
-from flowcore.plugins import find
+from flowcore.plugins import GROUPS, PluginInfo, find
 
 __all__ = ["Cancel", "Sink", "SinkRun", "sink"]
+
+
+Made = TypeVar("Made")
 
 
 class Cancel:
@@ -185,25 +188,36 @@ def sink(name: str, /, **options: Any) -> Sink:
         UnknownPlugin, AmbiguousPlugin, BrokenPlugin: the name does not lead to one sink.
         ArgumentError: options that the sink does not take.
     """
-    info = find("flowcore.sinks", name)
-    made = checked_call(info.load(), options, f"sink {name!r}")
-    if not isinstance(made, Sink):
-        raise PluginError(
-            explain(
-                f"sink {name!r} is {made!r:.60}, which is no flowcore.Sink",
-                where=f"{info.target}, of the distribution {info.distribution}",
-                next="let it name a subclass of flowcore.Sink",
-            )
+    return make(find("flowcore.sinks", name), Sink, options)  # type: ignore[type-abstract]
+
+
+def make(info: PluginInfo, base: type[Made], options: Mapping[str, Any]) -> Made:
+    """Call what a plugin names with ``options``, and return the ``base`` that it makes.
+
+    Raises:
+        BrokenPlugin: its import failed.
+        ArgumentError: options that its signature does not have.
+        PluginError: it is no ``base``.
+    """
+    what = f"{GROUPS[info.group]} {info.name!r}"
+    target = info.load()
+    made = target
+    if callable(target) and not (isinstance(target, type) and not issubclass(target, base)):
+        made = _checked_call(target, options, what)
+    if isinstance(made, base):
+        return made
+    raise PluginError(
+        explain(
+            f"{what} is {made!r:.60}, which is no flowcore.{base.__name__}",
+            where=f"{info.target}, of the distribution {info.distribution} {info.version}",
+            next=f"let it name a subclass of flowcore.{base.__name__}",
         )
-    return made
+    )
 
 
-def checked_call(target: Any, options: Mapping[str, Any], what: str) -> Any:
+def _checked_call(target: Any, options: Mapping[str, Any], what: str) -> Any:
     """Call ``target(**options)``; refuse options that its signature does not have."""
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):
-        raise PluginError(f"{what} is {target!r:.60}, which cannot be called") from None
+    signature = inspect.signature(target)
     try:
         signature.bind(**options)
     except TypeError as error:

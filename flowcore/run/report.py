@@ -94,4 +94,5 @@ def _short(result: Any) -> str:
     if hasattr(result, "shape") and hasattr(result, "dtype"):
         return f"array {result.dtype} {result.shape}"
     text = str(result)
-    return text if len(text) <= 100 and "\n" not in text else f"{type(result).__name__}"
+    plain = len(text) <= 100 and "\n" not in text and " object at 0x" not in text
+    return text if plain else type(result).__name__

@@ -14,10 +14,10 @@ import numpy as np
 from flowcore.errors import ArgumentError, OptionError, explain, near
 from flowcore.executors.base import Executor
 from flowcore.executors.pool import PoolExecutor
-from flowcore.plugins import load
+from flowcore.plugins import find, load
 from flowcore.recipe import ActionStep, Recipe, SinkStep
 from flowcore.sampler import Sampler, Shuffle, draw_seed
-from flowcore.sinks import Sink, as_sink, checked_call
+from flowcore.sinks import Sink, as_sink, make
 
 __all__ = ["Settings"]
 
@@ -56,6 +56,8 @@ class Settings:
         )
 
     def __post_init__(self) -> None:
+        if isinstance(self.executor, str):
+            find("flowcore.executors", self.executor)  # also where prefetch=0 will not use it
         for name, least in {"batch_size": 1, "n_epochs": 0, "prefetch": 0, "seed": 0}.items():
             self._check_int(name, least)
         for name, least in {"num_workers": 0, "retries": 0}.items():
@@ -168,12 +170,9 @@ class Settings:
                     "concurrent.futures.Executor",
                 )
             )
-        target = load("flowcore.executors", chosen)
-        options = _declared(target, self.plugin_options)
-        made = checked_call(target, {"num_workers": num_workers, **options}, f"executor {chosen!r}")
-        if not isinstance(made, Executor):
-            raise OptionError(f"executor {chosen!r} is {made!r:.60}, which is no flowcore.Executor")
-        return made
+        info = find("flowcore.executors", chosen)
+        options = _declared(info.load(), self.plugin_options)
+        return make(info, Executor, {"num_workers": num_workers, **options})  # type: ignore[type-abstract]
 
     def sink_steps(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the run's own sink at its end, if it has one."""
@@ -183,7 +182,9 @@ class Settings:
         if isinstance(self.sink, tuple) and self.sink:
             name = str(self.sink[0])
         made = as_sink(self.sink)
-        return recipe.then(SinkStep(name or type(made).__name__, made, given=name is None))
+        return recipe.then(SinkStep(
+            (name or type(made).__name__).rpartition(":")[2], made, given=name is None
+        ))
 
     def check_options(self, recipe: Recipe) -> None:
         """Refuse options that nothing in the composition declares."""

@@ -1,0 +1,271 @@
+"""Collects in .npy files, which appear under their name when they are complete.
+
+They are written in a temporary folder beside it, appended to and not through a memory map: a full
+disk is then an exception and not the end of the process, and the length need not be known.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.lib import format as npy
+
+from flowcore.errors import DataError, OptionError, explain
+from flowcore_numpy_buffer._collection import Collection, Column
+from flowcore_numpy_buffer._item import Item, Key, assembled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from flowcore import Cancel
+
+__all__ = ["FileStore", "check_target"]
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path that could not be written to, or where the run would destroy something else.
+
+    Raises:
+        OptionError: its folder does not exist, or something is there that no run has written.
+    """
+    if not path.parent.is_dir():
+        raise OptionError(
+            explain(
+                f"there is no folder {path.parent}",
+                where=f"path={str(path)!r}",
+                next=f"make it first: pathlib.Path({str(path.parent)!r}).mkdir(parents=True)",
+            )
+        )
+    if path.suffix == ".npy":
+        if path.is_dir():
+            raise OptionError(
+                explain(
+                    f"{path} is a folder, and a path that ends in .npy is a file for one array",
+                    next="give the folder for several arrays a name without .npy",
+                )
+            )
+    elif path.is_dir():
+        _check_folder(path, None)
+    elif path.exists():
+        raise OptionError(
+            explain(
+                f"{path} is a file, and a path that does not end in .npy is a folder for several "
+                "arrays",
+                next="end the name of the file for one array in .npy",
+            )
+        )
+
+
+class FileStore:
+    """Collects in a file, or a folder of files.
+
+    Args:
+        path: absolute.
+
+    Raises:
+        OptionError: it cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_target(path)
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+        self._files = ExitStack()
+        self._collection = Collection(self._new_columns)
+        # Held while the files move, by `close`, and by `result` in whatever thread. Reentrant, as
+        # the garbage collector may leave a run, and so close this, inside of `result`.
+        self._moving = threading.RLock()
+        self._closed = False
+        self._result: Any = None
+        try:
+            self._temporary.mkdir()
+        except OSError as error:
+            raise OptionError(
+                explain(
+                    f"cannot write in {path.parent}: {error}",
+                    where=f"path={str(path)!r}",
+                    next="give a path in a folder that you may write to",
+                )
+            ) from error
+
+    def put(self, item: Item, cancel: Cancel) -> None:
+        """Append one item; it never waits for room."""
+        self._collection.add(item)
+
+    def close(self, error: BaseException | None) -> None:
+        """Complete the files and give them their name, or remove them if there was an error."""
+        with self._moving:
+            self._closed = True
+            try:
+                with self._files:
+                    keys = self._collection.finish() if error is None else ()
+                if error is None:
+                    self._publish(keys)
+            finally:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+
+    @property
+    def result(self) -> Any:
+        """Read-only memory maps: of what has come so far, and after the end of the final files."""
+        with self._moving:
+            return self._result if self._closed else self._collection.heads()
+
+    def _new_columns(self, item: Item) -> dict[Key, Column]:
+        self._check_layout(item)
+        columns: dict[Key, Column] = {}
+        for key, rows in item.arrays.items():
+            column = _FileColumn(self._temporary / _file_name(key), rows, item.where(key))
+            self._files.callback(column.close)
+            columns[key] = column
+        return columns
+
+    def _check_layout(self, item: Item) -> None:
+        single = None in item.arrays
+        if single != (self._path.suffix == ".npy"):
+            what = "one array goes to a file" if single else "several arrays go to a folder"
+            name = f"{self._path.name}.npy" if single else self._path.stem
+            raise DataError(
+                explain(
+                    f"{what}, and path={str(self._path)!r} names "
+                    f"{'a folder' if single else 'a file'}",
+                    where=item.where(),
+                    why="a name that ends in .npy is that of a file",
+                    next=f"path={str(self._path.with_name(name))!r}"
+                    + ("" if single else ", or get_tensor= for one of the arrays"),
+                )
+            )
+        unfit = [key for key in item.arrays if isinstance(key, str) and Path(key).name != key]
+        if unfit:
+            raise DataError(
+                explain(
+                    f"component {unfit[0]!r} cannot be the name of a file",
+                    where=item.where(),
+                    next="return a dict with other names from get_tensor=",
+                )
+            )
+        if not single and self._path.exists():
+            _check_folder(self._path, item.arrays)
+
+    def _publish(self, keys: tuple[Key, ...]) -> None:
+        if not keys:
+            raise DataError(
+                explain(
+                    f"no batch was delivered, so {self._path} was not written",
+                    why="the shape and dtype of an item are not known",
+                    next="look at report.skipped, and whether the dataset is empty",
+                )
+            )
+        if None in keys:
+            os.replace(self._temporary / _file_name(None), self._path)
+            self._result = np.load(self._path, mmap_mode="r")
+            return
+        self._replace_folder(keys)
+        self._result = assembled(
+            {key: np.load(self._path / _file_name(key), mmap_mode="r") for key in keys}
+        )
+
+    def _replace_folder(self, keys: tuple[Key, ...]) -> None:
+        # No system call of Python's replaces a folder that is not empty: an old one is moved aside
+        # first. Where another run puts its own there in between, the later of the two remains.
+        aside = self._temporary.with_suffix(".old")
+        while True:
+            try:
+                self._temporary.rename(self._path)
+                break
+            except OSError:
+                if not self._path.exists():
+                    if aside.exists():
+                        aside.rename(self._path)
+                    raise
+            _check_folder(self._path, keys)
+            shutil.rmtree(aside, ignore_errors=True)
+            try:
+                self._path.rename(aside)
+            except FileNotFoundError:
+                continue
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+class _FileColumn:
+    def __init__(self, path: Path, rows: NDArray[Any], where: str) -> None:
+        if rows.dtype.hasobject:
+            raise DataError(
+                explain(
+                    f"dtype {rows.dtype} cannot be written to a .npy file item by item",
+                    where=where,
+                    next="give the items a dtype of numbers or text, with array.astype(...) in an "
+                    "action or in get_tensor",
+                )
+            )
+        self.shape, self.dtype = rows.shape[1:], rows.dtype
+        self._path = path
+        # No buffer: `head` maps what is in the file, and closing a failed file flushes nothing.
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed with the run
+        self._start = len(self._header(0))
+        self._write(self._header(0))
+
+    def append(self, rows: NDArray[Any]) -> None:
+        # Not `rows.tofile`: it does not see what fails when its own buffer is flushed.
+        self._write(rows.reshape(-1).view(np.uint8).data)
+
+    def head(self, count: int) -> NDArray[Any]:
+        return np.memmap(self._path, self.dtype, "r", self._start, (count, *self.shape))
+
+    def finish(self, count: int) -> None:
+        header = self._header(count)
+        assert len(header) == self._start  # NumPy leaves room for any length in it
+        self._file.seek(0)
+        self._write(header)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:  # a write may take a part
+            rest = rest[self._file.write(rest) :]
+
+    def _header(self, count: int) -> bytes:
+        made = io.BytesIO()
+        npy.write_array_header_1_0(
+            made,
+            {
+                "descr": npy.dtype_to_descr(self.dtype),
+                "fortran_order": False,
+                "shape": (count, *self.shape),
+            },
+        )
+        return made.getvalue()
+
+
+def _file_name(key: Key) -> str:
+    return "array.npy" if key is None else f"{key}.npy"
+
+
+def _check_folder(path: Path, keys: Iterable[Key] | None) -> None:
+    """Refuse a folder that holds more than the arrays of ``keys``; ``None`` allows any arrays."""
+    known = None if keys is None else {_file_name(key) for key in keys}
+    others = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if not entry.is_file() or entry.suffix != ".npy" or (known and entry.name not in known)
+    )
+    if others:
+        raise OptionError(
+            explain(
+                f"{path} holds {', '.join(map(repr, others[:3]))}"
+                f"{', ...' if len(others) > 3 else ''}, which this run would not write again",
+                why="the folder is replaced as a whole when the run is complete",
+                next="give path= the name of a new folder, or remove the old one",
+            )
+        )

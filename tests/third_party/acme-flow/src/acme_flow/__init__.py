@@ -1,0 +1,1 @@
+"""What a stranger adds to flowcore, written against its public names alone."""
