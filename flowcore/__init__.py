@@ -7,7 +7,7 @@ batches in parallel; a sink, chosen by name, is where they go. Everything but th
 from flowcore import errors
 from flowcore.batch import Batch, action
 from flowcore.dataset import Dataset
-from flowcore.executors.base import Executor
+from flowcore.executors.base import Executor, Outcome, Task, Work
 from flowcore.hookspecs import hookimpl
 from flowcore.index import Index
 from flowcore.pipeline import Pipeline
@@ -25,12 +25,15 @@ __all__ = [
     "Executor",
     "Feed",
     "Index",
+    "Outcome",
     "Pipeline",
     "PluginInfo",
     "Report",
     "Run",
     "Sink",
     "SinkRun",
+    "Task",
+    "Work",
     "__version__",
     "action",
     "errors",

@@ -30,7 +30,7 @@ _TAKEN = frozenset({"index", "positions", "number", "epoch"})  # set in Batch.__
 class ActionMark:
     """What `action` leaves on a function.
 
-    ``lock`` is held while the action runs if it is a singleton: runs, in whatever threads, meet here.
+    ``lock`` is held while the action runs, if it is a singleton: all runs of the process meet here.
     """
 
     singleton: bool = False
@@ -112,10 +112,10 @@ class Batch:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if isinstance(cls.components, str):
-            cls.components = (cls.components,)
         if "components" in vars(cls):
-            cls.components = _checked_components(tuple(cls.components or ()))
+            declared: Any = cls.components  # a lone name is taken for one component
+            names = (declared,) if isinstance(declared, str) else tuple(declared or ())
+            cls.components = _checked_components(names)
 
     def __len__(self) -> int:
         return len(self.index)

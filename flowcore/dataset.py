@@ -20,7 +20,7 @@ class Dataset:
     """An index, and the batch class that loads and processes its items.
 
     Args:
-        index: an int ``n`` for the ids ``0..n-1``, a sequence or array of unique ids, or an `Index`.
+        index: an int ``n`` for the ids ``0..n-1``, a sequence or array of unique ids, an `Index`.
         batch_class: `Batch`, or a subclass of it.
         preloaded: data in memory, one entry for each id in the order of the ids: an array, a tuple
             of arrays, a dict of arrays by component, or an object whose ``__getitem__`` takes an

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
-
-from flowcore import plugins
 from flowcore.batch import Batch, action_mark
-from flowcore.errors import PipelineError, RunInProgress, UnknownAction, explain, near
+from flowcore.errors import (
+    AmbiguousPlugin,
+    PipelineError,
+    RunInProgress,
+    UnknownAction,
+    explain,
+    near,
+)
+from flowcore.plugins import find, identifier, install_hint, load, names
 from flowcore.recipe import ActionStep, Recipe, SinkStep, Step
-from flowcore.run.compile import compile_recipe
-from flowcore.run.engine import Engine
+from flowcore.run.engine import Engine, make_one
 from flowcore.run.handles import Feed, Run
 from flowcore.run.report import Report
 from flowcore.run.settings import Settings
@@ -69,20 +73,20 @@ class Pipeline:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what copy, pickle and inspect ask every object for
             raise AttributeError(name)
-        function = getattr(self._batch_class, name, None)
+        function: Any = getattr(self._batch_class, name, None)
         if action_mark(function) is not None:
             return self._writer(name, function)
-        for pack in plugins.names("flowcore.actions"):
-            if plugins.identifier(pack) == name:
+        for pack in names("flowcore.actions"):
+            if identifier(pack) == name:
                 return _Pack(self, pack)
         if name.startswith(_PUT):
             return self._sink_writer(name.removeprefix(_PUT))
-        self._unknown(name, function)
+        raise self._unknown(name, function)
 
     def __dir__(self) -> list[str]:
         actions = [name for name, _ in _actions(self._batch_class)]
-        packs = [plugins.identifier(name) for name in plugins.names("flowcore.actions")]
-        sinks = [_PUT + plugins.identifier(name) for name in plugins.names("flowcore.sinks")]
+        packs = [identifier(name) for name in names("flowcore.actions")]
+        sinks = [_PUT + identifier(name) for name in names("flowcore.sinks")]
         return sorted({*super().__dir__(), *actions, *packs, *sinks})
 
     def __repr__(self) -> str:
@@ -120,12 +124,11 @@ class Pipeline:
             ]
             if different:
                 raise RunInProgress(_other_arguments(different, begun, arguments))
-            if not run._engine.started:
-                try:
-                    run._engine.start()
-                except BaseException:
-                    self._run = None  # it never ran: the next call may have better arguments
-                    raise
+            try:
+                run.start()
+            except BaseException:
+                self._run = None  # it never ran: the next call may have better arguments
+                raise
         return next(run)
 
     def reset(self) -> None:
@@ -154,8 +157,8 @@ class Pipeline:
         Args:
             batch_size: items in a batch; the last batch of an epoch may be shorter.
             shuffle: ``True`` for a fresh permutation of the whole index in each epoch; a
-                `numpy.random.Generator` or ``RandomState`` to draw the seed from; or a callable that
-                is given the positions in order, once an epoch, and returns a permutation of them.
+                `numpy.random.Generator` or ``RandomState`` to draw the seed from; or a callable
+                that is given the positions in order, once an epoch, and returns a permutation.
             n_epochs: passes over the index; ``None`` has no end.
             drop_last: leave a last short batch out.
             prefetch: how many batches beyond the one being consumed may be in progress or waiting;
@@ -188,7 +191,6 @@ class Pipeline:
         """
         arguments = _arguments(batch_size, shuffle, n_epochs, drop_last, prefetch, options)
         engine = Engine(self._recipe, Settings.of(arguments), hands_over=False)
-        engine.start()
         engine.to_the_end()
         return engine.report
 
@@ -235,7 +237,7 @@ class Pipeline:
             self._recipe.source, tuple(step for step in self.steps if isinstance(step, ActionStep))
         )
         arguments = _arguments(batch_size, shuffle, None, False, 0, {"seed": seed})
-        return Engine(recipe, Settings.of(arguments)).make(number, epoch)
+        return make_one(recipe, Settings.of(arguments), number, epoch)
 
     # Writing, inside
 
@@ -259,11 +261,16 @@ class Pipeline:
         return write
 
     def _sink_writer(self, attribute: str) -> Callable[..., Pipeline]:
-        installed = plugins.names("flowcore.sinks")
-        name = next((name for name in installed if plugins.identifier(name) == attribute), None)
-        if name is None:
-            plugins.find("flowcore.sinks", attribute.replace("_", "-"))  # says what is installed
-        assert name is not None
+        found = [name for name in names("flowcore.sinks") if identifier(name) == attribute]
+        if len(found) > 1:
+            raise AmbiguousPlugin(
+                explain(
+                    f"sinks {' and '.join(map(repr, found))} are both called {_PUT}{attribute}",
+                    next=f"put_into({found[0]!r}, ...) says which",
+                )
+            )
+        name = found[0] if found else attribute.replace("_", "-")
+        find("flowcore.sinks", name)  # an unknown one is told what is installed
 
         def write(**options: Any) -> Pipeline:
             return self.put_into(name, **options)
@@ -272,10 +279,10 @@ class Pipeline:
         write.__doc__ = f"Send each batch into the sink {name!r}; its options are the arguments."
         return write
 
-    def _unknown(self, name: str, function: object) -> NoReturn:
+    def _unknown(self, name: str, function: object) -> UnknownAction:
         owner = self._batch_class.__name__
         if callable(function):
-            raise UnknownAction(
+            return UnknownAction(
                 explain(
                     f"{owner}.{name} is not an action",
                     why="it is not marked",
@@ -283,12 +290,12 @@ class Pipeline:
                 )
             )
         actions = [action for action, _ in _actions(self._batch_class)]
-        packs = [plugins.identifier(pack) for pack in plugins.names("flowcore.actions")]
+        packs = [identifier(pack) for pack in names("flowcore.actions")]
         hint = near(name, [attribute for attribute in dir(self) if attribute[0] != "_"])
-        hint = plugins.install_hint("flowcore.actions", name) or hint
+        hint = install_hint("flowcore.actions", name) or hint
         if self._recipe.source is None:
             hint = hint or "start the pipeline from a dataset, whose batch class has the actions"
-        raise UnknownAction(
+        return UnknownAction(
             explain(
                 f"no action, action pack or sink is called {name!r}",
                 where=f"a pipeline over {owner}",
@@ -308,7 +315,7 @@ class _Pack:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        pack = plugins.load("flowcore.actions", self._name)
+        pack = load("flowcore.actions", self._name)
         function = getattr(pack, name, None)
         if function is None or action_mark(function) is None:
             known = [action for action, _ in _actions(pack)]
@@ -319,11 +326,11 @@ class _Pack:
                     next=near(name, known),
                 )
             )
-        dotted = f"{plugins.identifier(self._name)}.{name}"
+        dotted = f"{identifier(self._name)}.{name}"
         return self._pipeline._writer(dotted, function, getattr(pack, "run_options", {}))
 
     def __dir__(self) -> list[str]:
-        return [name for name, _ in _actions(plugins.load("flowcore.actions", self._name))]
+        return [name for name, _ in _actions(load("flowcore.actions", self._name))]
 
     def __repr__(self) -> str:
         return f"<action pack {self._name!r}: {', '.join(dir(self))}>"

@@ -15,10 +15,20 @@ from dataclasses import dataclass, field
 import importlib_metadata
 import pluggy
 
-from flowcore.errors import AmbiguousPlugin, BrokenPlugin, UnknownPlugin, explain, near
+from flowcore.errors import AmbiguousPlugin, BrokenPlugin, OptionError, UnknownPlugin, explain, near
 from flowcore.hookspecs import hook_manager
 
-__all__ = ["GROUPS", "PluginInfo", "find", "hooks", "identifier", "install_hint", "load", "names", "plugins"]
+__all__ = [
+    "GROUPS",
+    "PluginInfo",
+    "find",
+    "hooks",
+    "identifier",
+    "install_hint",
+    "load",
+    "names",
+    "plugins",
+]
 
 #: What a group's plugins are called in messages.
 GROUPS = {
@@ -84,7 +94,18 @@ def plugins(group: str | None = None) -> list[PluginInfo]:
 
     Args:
         group: one entry-point group (``flowcore.sinks``), or all.
+
+    Raises:
+        OptionError: there is no such group.
     """
+    if group is not None and group not in GROUPS:
+        raise OptionError(
+            explain(
+                f"no entry-point group is called {group!r}",
+                why=f"there are {', '.join(GROUPS)}",
+                next=near(group, GROUPS),
+            )
+        )
     disabled = _listed("FLOWCORE_DISABLE_PLUGINS")
     enabled = _listed("FLOWCORE_ENABLE_PLUGINS")
 
@@ -125,7 +146,7 @@ def find(group: str, name: str) -> PluginInfo:
         owners = [info.distribution for info in claims]
         raise AmbiguousPlugin(
             explain(
-                f"{' and '.join(owners)} both declare the {GROUPS[group]} {name!r}",
+                f"{' and '.join(owners)} each declare the {GROUPS[group]} {name!r}",
                 next=f"name one of them: {owners[0] + ':' + name!r}; or uninstall the other",
             )
         )
@@ -221,7 +242,7 @@ def _normal(name: str) -> str:
 
 
 def install_hint(group: str, name: str) -> str:
-    """Return how to install one of the project's own plugins; empty if it is none, or is installed."""
+    """Return how to install one of our own plugins; empty if it is none, or is installed."""
     package = _OWN.get((group, name))
     here = any((info.group, info.name) == (group, name) for info in _installed())
     return f"install it: pip install {package}" if package and not here else ""

@@ -78,10 +78,10 @@ class Source:
 
     def _read(self, positions: NDArray[np.int64]) -> Any:
         if isinstance(self.preloaded, Mapping):
-            return {name: part[positions] for name, part in self.preloaded.items()}
+            return {name: _copied(part, positions) for name, part in self.preloaded.items()}
         if isinstance(self.preloaded, tuple):
-            return tuple(part[positions] for part in self.preloaded)
-        return self.preloaded[positions]
+            return tuple(_copied(part, positions) for part in self.preloaded)
+        return _copied(self.preloaded, positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,18 @@ class Recipe:
         if self.source is None:
             head = "Pipeline()"
         else:
-            head = f"Pipeline over {len(self.source.index)} items, {self.source.batch_class.__name__}"
+            head = (
+                f"Pipeline over {len(self.source.index)} items, {self.source.batch_class.__name__}"
+            )
         return "\n".join([head, *(f"  {at}. {step}" for at, step in enumerate(self.steps, 1))])
+
+
+def _copied(part: Any, positions: NDArray[np.int64]) -> Any:
+    """Return the items at ``positions``, which an action may write to."""
+    items = part[positions]
+    if isinstance(items, np.ndarray) and items.base is not None:  # a view of who knows what
+        return items.copy()
+    return items
 
 
 def _parts(preloaded: Any) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class Sampler:
     Attributes:
         length: number of items of the index.
         batch_size: items in a batch; the last batch of an epoch may be shorter.
-        shuffle: ``False`` for the index's own order, ``True`` for a fresh permutation each epoch, or
-            a callable that is given ``arange(length)`` once an epoch and returns a permutation.
+        shuffle: ``False`` for the index's own order, ``True`` for a fresh permutation each epoch,
+            or a callable that is given ``arange(length)`` once an epoch and returns a permutation.
         seed: of the permutations.
         n_epochs: passes over the index; ``None`` has no end.
         drop_last: leave a last short batch out.
@@ -107,12 +107,12 @@ class Sampler:
             epoch += 1
 
     def positions(self, epoch: int, number: int) -> NDArray[np.int64]:
-        """Return the positions of one batch: int64, at most ``batch_size`` of them."""
+        """Return the positions of one batch: int64, at most ``batch_size``, read-only."""
         start = number * self.batch_size
         stop = min(start + self.batch_size, self.length)
-        if self.shuffle is False:
-            return np.arange(start, stop)
-        return self._order(epoch)[start:stop]
+        positions = np.arange(start, stop) if not self.shuffle else self._order(epoch)[start:stop]
+        positions.flags.writeable = False  # an action must not change what a retry reads
+        return positions
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         order = self._kept.get(epoch)

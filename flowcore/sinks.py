@@ -7,6 +7,7 @@ A sink has two halves. ``prepare`` runs with the actions, in parallel, maybe in 
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from typing import Any, ClassVar, TypeVar
 from flowcore.batch import Batch
 from flowcore.errors import ArgumentError, OptionError, PluginError, explain
 from flowcore.plugins import GROUPS, PluginInfo, find
+
+_log = logging.getLogger("flowcore")
 
 __all__ = ["Cancel", "Sink", "SinkRun", "sink"]
 
@@ -70,7 +73,10 @@ class Cancel:
             callbacks, self._callbacks = self._callbacks, []
             self._changed.notify_all()
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                _log.exception("a callback of a cancel token failed")
 
 
 class _Registered(AbstractContextManager[None]):
@@ -129,7 +135,7 @@ class Sink(ABC):
     itself.
     """
 
-    #: The options of a run that this sink understands, with what they are: ``{"tf_session": "..."}``.
+    #: The options of a run that this sink understands, with what they are.
     run_options: ClassVar[Mapping[str, str]] = {}
 
     #: How many batches must be in before a consumer can take one, for a sink that shuffles. Read
@@ -146,9 +152,12 @@ class Sink(ABC):
         """Return the item to be put for ``batch``; by default ``batch.get_tensor()``.
 
         Called in a worker, in any order and maybe again for the same batch; later steps may change
-        the batch's arrays in place, so keep a copy of what they must not change. The item crosses to
-        this process pickled if the worker is another process. What it raises is an error of that
-        batch.
+        the batch's arrays in place, so keep a copy of what they must not change. What it raises is
+        an error of that batch.
+
+        Where the workers are other processes, the item comes back pickled, and ``prepare`` is sent
+        there pickled: as a method, with the sink. A sink that holds what cannot be pickled, such as
+        a queue, makes ``prepare`` a property that returns a function, or an object, without it.
         """
         return batch.get_tensor()
 
@@ -222,7 +231,9 @@ def _checked_call(target: Any, options: Mapping[str, Any], what: str) -> Any:
         signature.bind(**options)
     except TypeError as error:
         takes = ", ".join(str(parameter) for parameter in signature.parameters.values())
-        raise ArgumentError(explain(f"{what}: {error}", why=f"it takes: {takes or 'none'}")) from None
+        raise ArgumentError(
+            explain(f"{what}: {error}", why=f"it takes: {takes or 'none'}")
+        ) from None
     return target(**options)
 
 

@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 
 from flowcore.batch import Batch
 
-__all__ = ["Executor", "Outcome", "Task", "Work"]
+__all__ = ["SENDING", "Executor", "Outcome", "Task", "Work"]
+
+#: The step of an outcome that says: the work cannot reach the workers, so no batch can be made.
+SENDING = "sending the work"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

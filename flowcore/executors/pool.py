@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import pickle
 import threading
+import traceback
+import uuid
 from concurrent import futures
 from concurrent.futures import Future
+from typing import TypeAlias
 
-from flowcore.errors import PipelineError, explain
-from flowcore.executors.base import Executor, Outcome, Task, Work
+from flowcore.errors import ActionError, PipelineError, explain
+from flowcore.executors.base import SENDING, Executor, Outcome, Task, Work
 
 __all__ = ["PoolExecutor"]
 
-# The work of the runs in this process, by key. A pool whose workers are threads finds it here; a
+_Answer: TypeAlias = "Outcome | bytes | None"
+
+# The work of the runs of this process, by key. A pool whose workers are threads finds it here; a
 # worker in another process does not, and is then sent it, once.
-_WORK: dict[tuple[int, int], Work] = {}
-_KEYS = itertools.count()
+_HERE: dict[str, Work] = {}
+_SENT: dict[str, Work] = {}
+_SENT_MOST = 4  # runs that may share a pool without sending their work more than once to a worker
 
 
 class PoolExecutor(Executor):
@@ -34,11 +39,13 @@ class PoolExecutor(Executor):
 
     def start(self, work: Work) -> None:
         """Make the work known to the workers of this process."""
-        self._key = (os.getpid(), next(_KEYS))
-        _WORK[self._key] = work
-        self._lock = threading.Lock()  # completing futures, in whatever threads, may need the pickle
+        self._key = f"{os.getpid()}:{uuid.uuid4()}"
+        _HERE[self._key] = work
+        self._lock = (
+            threading.Lock()
+        )  # completing futures, in whatever threads, may need the pickle
         self._pickle: bytes | None = None
-        self._open: set[Future[Outcome | None]] = set()
+        self._open: set[Future[_Answer]] = set()
         self._closed = False
 
     def submit(self, task: Task) -> Future[Outcome]:
@@ -53,25 +60,25 @@ class PoolExecutor(Executor):
         for future in list(self._open):
             future.cancel()
         futures.wait(list(self._open), timeout=0.9)
-        _WORK.pop(self._key, None)
+        _HERE.pop(self._key, None)
 
     def _send(self, answer: Future[Outcome], task: Task, work: bytes | None) -> None:
         future = self._pool.submit(_run, self._key, work, task)
         self._open.add(future)
         future.add_done_callback(lambda done: self._receive(done, answer, task))
 
-    def _receive(self, done: Future[Outcome | None], answer: Future[Outcome], task: Task) -> None:
+    def _receive(self, done: Future[_Answer], answer: Future[Outcome], task: Task) -> None:
         self._open.discard(done)
-        if done.cancelled():
+        if done.cancelled() or self._closed:
             answer.cancel()
             answer.set_running_or_notify_cancel()
             return
         try:
             outcome = done.result()
-            if outcome is not None:
-                answer.set_result(outcome)
-            elif not self._closed:
+            if outcome is None:
                 self._send(answer, task, self._pickled())
+            else:
+                answer.set_result(pickle.loads(outcome) if isinstance(outcome, bytes) else outcome)
         except BaseException as error:  # the pool's own: the worker, or the way to it, was lost
             answer.set_exception(error)
 
@@ -79,24 +86,66 @@ class PoolExecutor(Executor):
         with self._lock:
             if self._pickle is None:
                 try:
-                    self._pickle = pickle.dumps(_WORK[self._key])
+                    self._pickle = pickle.dumps(_HERE[self._key])
                 except Exception as error:
-                    raise PipelineError(
-                        explain(
-                            f"the pipeline cannot be sent to the workers of {self._pool!r:.80}: "
-                            f"{type(error).__name__}: {error}",
-                            next="define the batch class and what its actions are given at the top "
-                            "level of a module, or use threads",
-                        )
+                    raise _unsendable(
+                        f"the pipeline cannot be sent to {self._pool!r:.80}", error
                     ) from error
             return self._pickle
 
 
-def _run(key: tuple[int, int], pickled: bytes | None, task: Task) -> Outcome | None:
-    """Run a task in a worker; return ``None`` if the worker has not got the work yet."""
+def _run(key: str, pickled: bytes | None, task: Task) -> _Answer:
+    """Run a task in a worker; return ``None`` if the worker has not got the work yet.
+
+    From another process the outcome comes back as our own pickle: what does not pickle, or not
+    unpickle, is then the error of its batch, and does not break the pool.
+    """
+    if key in _HERE and key.startswith(f"{os.getpid()}:"):
+        return _HERE[key](task)
     if pickled is not None:
-        for old in [old for old in _WORK if old[0] != os.getpid()]:
-            del _WORK[old]  # of a run before this one
-        _WORK[key] = pickle.loads(pickled)
-    work = _WORK.get(key)
-    return None if work is None else work(task)
+        try:
+            _SENT[key] = pickle.loads(pickled)
+        except Exception as error:
+            problem = _unsendable("the pipeline cannot be read in a worker", error)
+            return pickle.dumps(Outcome(error=problem, step=SENDING))
+        while len(_SENT) > _SENT_MOST:
+            del _SENT[next(iter(_SENT))]
+    work = _SENT.get(key)
+    return None if work is None else _packed(work(task))
+
+
+def _packed(outcome: Outcome) -> bytes:
+    if outcome.error is not None:
+        outcome.error.add_note("flowcore: in a worker\n" + _traceback(outcome.error))
+    try:
+        packed = pickle.dumps(outcome, protocol=5)
+        if outcome.error is not None:
+            pickle.loads(packed)
+    except Exception as error:
+        if outcome.error is not None:
+            stand_in = ActionError(f"{type(outcome.error).__name__}: {outcome.error}")
+            for note in outcome.error.__notes__:
+                stand_in.add_note(note)
+            return pickle.dumps(Outcome(error=stand_in, step=outcome.step))
+        problem = ActionError(
+            explain(
+                f"the batch cannot be sent back from its worker: {type(error).__name__}: {error}",
+                next="leave nothing on the batch that does not pickle, or use threads",
+            )
+        )
+        return pickle.dumps(Outcome(error=problem, step="sending the batch back"))
+    return packed
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+
+
+def _unsendable(what: str, error: Exception) -> PipelineError:
+    return PipelineError(
+        explain(
+            f"{what}: {type(error).__name__}: {error}",
+            next="define the batch class, and what its actions are given, at the top level of a "
+            "module that the workers can import; or use threads",
+        )
+    )

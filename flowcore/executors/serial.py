@@ -1,4 +1,4 @@
-"""The executor without workers: the thread that submits a task runs it. All others must equal it."""
+"""The executor without workers: who submits a task runs it. All others must give what it gives."""
 
 from __future__ import annotations
 

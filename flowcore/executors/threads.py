@@ -1,4 +1,4 @@
-"""The executor of threads: for actions that wait, or that let go of the interpreter as NumPy does."""
+"""The executor of threads: for actions that wait, or let go of the interpreter as NumPy does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Compiles a recipe to a flat list of bound calls, once a run.
 
-What comes out holds no pipeline, run or executor, only functions and arguments, so it can be sent to
-a worker in another process.
+What comes out holds no pipeline, run or executor, only functions and arguments, so it can be sent
+to a worker in another process.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from flowcore import plugins
 from flowcore.batch import Batch, action_mark
-from flowcore.errors import ActionError, explain
+from flowcore.errors import ActionError, Cancelled, explain
 from flowcore.executors.base import Outcome, Task
 from flowcore.hookspecs import WrappedAction
+from flowcore.plugins import hooks
 from flowcore.recipe import ActionStep, Recipe, Source
 from flowcore.sinks import Sink
 
@@ -26,8 +26,8 @@ _log = logging.getLogger("flowcore")
 # (name, function, args, kwargs); a function of None says that args[0] is the prepare of a sink.
 Call: TypeAlias = "tuple[str, Callable[..., Any] | None, tuple[Any, ...], Mapping[str, Any]]"
 
-# What would end the consumer's loop, or its program, without a word if it were raised there.
-_SILENT = (StopIteration, StopAsyncIteration, GeneratorExit, SystemExit)
+# What would end the run, the consumer's loop or its program without a word if it were raised there.
+_SILENT = (StopIteration, StopAsyncIteration, GeneratorExit, SystemExit, Cancelled)
 
 
 class CompiledWork:
@@ -87,7 +87,7 @@ class CompiledWork:
         if not self._hooked:
             yield
             return
-        hook = plugins.hooks().hook
+        hook = hooks().hook
         try:
             hook.flowcore_worker_started(name=name)
         except BaseException as error:
@@ -102,10 +102,10 @@ class CompiledWork:
 
 
 def compile_recipe(
-    recipe: Recipe, sinks: list[Sink], options: Mapping[str, Any], source: Source
+    recipe: Recipe, source: Source, sinks: list[Sink], options: Mapping[str, Any]
 ) -> CompiledWork:
     """Resolve all that can be resolved once, so that a run looks nothing up per batch."""
-    manager = plugins.hooks()
+    manager = hooks()
     wrappers = manager.hook.flowcore_wrap_action.get_hookimpls()
     workers = manager.hook.flowcore_worker_started, manager.hook.flowcore_worker_ended
     opened = iter(sinks)
@@ -115,7 +115,8 @@ def compile_recipe(
             function = step.function
             for wrapper in reversed(wrappers):
                 event = WrappedAction(name=step.name, step=at, function=function)
-                function = wrapper.function(*([event] if wrapper.argnames else [])) or function
+                wrapped: Any = wrapper.function(*([event] if wrapper.argnames else []))
+                function = wrapped or function
             mark = action_mark(step.function)
             if mark is not None and mark.singleton:
                 function = _Singly(function, step.function)
@@ -157,7 +158,7 @@ def _spoken(error: BaseException, name: str) -> ActionError:
     spoken = ActionError(
         explain(
             f"{name!r} raised {error!r}",
-            why="raised as it is, it would end the consumer's loop or program without a word",
+            why="raised as it is, it would end the run, or the program, without a word",
             next="catch it in the action, or raise an error of another class",
         )
     )

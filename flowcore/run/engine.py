@@ -1,41 +1,37 @@
-"""Drives one run: tasks to the executor, items to the sinks, batches to the consumer, in order.
+"""Starts one run, hands its batches over, and ends it exactly once, however it ends.
 
-All decisions are taken in one place, the generator `Engine._deliveries`. Where the run has no
-thread of its own the consumer steps it; else the delivering thread does, and everyone else only
-sends it messages. So nothing here needs a lock but the consumer's side of a run without threads.
+A run has two sides. The delivering side generates batches (`flowcore.run.delivery`): in a thread of
+its own, or, where the run has no threads, in steps taken by the consumer. The consumer's side asks
+for batches, waits for them, and leaves.
 """
 
 from __future__ import annotations
 
 import atexit
+import inspect
 import logging
 import threading
-import time
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, Final
 
-from flowcore import plugins
-from flowcore.batch import Batch, first_ids
+from flowcore.batch import Batch
 from flowcore.errors import Cancelled, PipelineError, explain
-from flowcore.executors.base import Outcome, Task
+from flowcore.executors.base import Executor, Task
 from flowcore.executors.serial import SerialExecutor
-from flowcore.hookspecs import (
-    BatchDelivered,
-    BatchFailed,
-    ExecutorStarted,
-    RunEnded,
-    RunStarted,
-    WorkerLostEvent,
-)
+from flowcore.hookspecs import ExecutorStarted, RunEnded, RunStarted
+from flowcore.plugins import hooks
 from flowcore.recipe import Recipe, SinkStep, Source
-from flowcore.run.compile import compile_recipe
-from flowcore.run.deliver import Outlets, StallWatch, put_all
-from flowcore.run.report import Report, Trouble
+from flowcore.run.claims import claim, release
+from flowcore.run.compile import CompiledWork, compile_recipe
+from flowcore.run.delivery import REQUEST, STOP, Delivery
+from flowcore.run.outlets import Outlets
+from flowcore.run.report import Report
 from flowcore.run.settings import Settings, action_options, options_for
-from flowcore.run.window import Attempt, Window
+from flowcore.run.stalls import StallWatch
+from flowcore.run.window import Window
 from flowcore.sinks import Cancel, Sink, SinkRun
 
 __all__ = ["Engine"]
@@ -43,28 +39,30 @@ __all__ = ["Engine"]
 _log = logging.getLogger("flowcore")
 
 _END: Final = object()  # what the consumer finds after the last batch
-_REQUEST: Final = object()  # what it sends for each batch that it asks for
-_STOP: Final = object()  # what the cancel token sends
 _PATIENCE = 2.0  # seconds that `close` waits for the delivering thread
 
-_live: weakref.WeakSet[Engine] = weakref.WeakSet()  # those with a thread, for the exit
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What `next_batch`, `run` and `feed` differ in."""
-
-    hands_over: bool  # each batch goes to a consumer, who asks for it
-    feed: bool  # runs in the background, whatever the prefetch
+_live: weakref.WeakSet[Engine] = weakref.WeakSet()  # those that have started, for the exit
 
 
 class Engine:
     """One run of a recipe.
 
-    Any thread may call any method. The run starts with `start`, in the thread that calls it.
+    Any thread may call any method.
+
+    Args:
+        recipe: with a source.
+        settings: the arguments of the run.
+        hands_over: each batch goes to a consumer, who asks for it with `next`.
+        feed: run in the background whatever the prefetch.
+
+    Attributes:
+        sampler: the batches of the run.
+        report: what has happened so far.
+        error: what the run failed of.
+        ended: set when the delivering side is through.
 
     Raises:
-        PipelineError: a recipe or arguments that cannot be right.
+        PipelineError: a recipe, or arguments, that cannot be right.
     """
 
     def __init__(
@@ -77,49 +75,59 @@ class Engine:
                     next="start it from a dataset: dataset.p...",
                 )
             )
-        settings.check_options(recipe)
         self._source: Source = recipe.source
         self._recipe = settings.sink_steps(recipe)
         settings.check_options(self._recipe)
         self._settings = settings
-        self._kind = _Kind(hands_over, feed)
-        self.sampler = settings.sampler(len(recipe.source.index))
+        self._hands_over, self._feed = hands_over, feed
         num_workers, self._prefetch = settings.workers()
         self._inline = self._prefetch == 0 and not feed
-        self._executor = (
+        self._executor: Executor = (
             settings.make_executor(num_workers) if self._prefetch else SerialExecutor()
         )
-        self._outlets = Outlets(
-            step for step in self._recipe.steps if isinstance(step, SinkStep)
-        )
+        self._outlets = Outlets(step for step in self._recipe.steps if isinstance(step, SinkStep))
+        self._watch = StallWatch(settings.stall_warning)
+        # Where the run has no thread that watches, the waits that poll the token do.
+        self._cancel = Cancel(self._watch.check if self._inline else None)
+        self.sampler = settings.sampler(len(recipe.source.index))
         self.report = Report(seed=self.sampler.seed, _read_results=self._outlets.results)
         self.error: BaseException | None = None
-        self.started = False
-        self.ended = threading.Event()  # set by the delivering thread; `feed.wait` waits for it
-        self._finished = False
-        self._left = False
-        self._late: BaseException | None = None
-        self._watch = StallWatch(settings.stall_warning)
-        self._cancel = Cancel(self._watch.check if self._inline else None)
-        self._requests = 0
-        self._skipped_in_a_row = 0
-        # The messages to the delivering thread, and what it hands over.
-        self._messages: SimpleQueue[object] = SimpleQueue()
-        self._handed: SimpleQueue[Any] = SimpleQueue()
+        self.ended = threading.Event()
+        self._started = self._finished = self._left = False
+        self._late: BaseException | None = None  # what a sink's close failed of at the end
+        self._traceback: TracebackType | None = None
+        self._handed: SimpleQueue[Any] = SimpleQueue()  # from the delivering thread
         self._thread: threading.Thread | None = None
-        # Held by the consumer while it steps a run without threads; reentrant, so that a run that
-        # is closed, or collected, by one of its own actions does not wait for itself.
+        # Held while the run starts, and by the consumer that steps a run without threads.
+        # Reentrant: one of the run's own actions may close the run, or be where it is collected.
         self._turn = threading.RLock()
-        self._stream = self._guarded()
 
     # Starting
 
     def start(self) -> None:
-        """Open the sinks and start the executor, in this thread; deliver, if not inline."""
-        self.started = True
-        self.report._started = time.perf_counter()
-        hook = plugins.hooks().hook
-        hook.flowcore_run_started(
+        """Open the sinks and start the executor, in this thread; does nothing the second time."""
+        with self._turn:
+            if self._started or self._left:
+                return
+            self._started = True
+            self._hook = hooks().hook
+            self.report.start()
+            try:
+                self._open()
+            except BaseException as error:
+                self._fail(error)
+                self._conclude(error)
+                raise
+            _live.add(self)
+            if not self._inline:
+                self._watch.start()
+                self._thread = threading.Thread(
+                    target=self._deliver, name="flowcore-deliver", daemon=True
+                )
+                self._thread.start()
+
+    def _open(self) -> None:
+        self._hook.flowcore_run_started(
             event=RunStarted(
                 recipe=str(self._recipe),
                 batch_size=self._settings.batch_size,
@@ -127,48 +135,45 @@ class Engine:
                 batches=self.sampler.batches,
             )
         )
+        self._outlets.open(self._sink_run)
         try:
-            self._outlets.open(self._sink_run)
+            options = action_options(self._recipe, self._settings.plugin_options)
+            sinks = list(self._outlets.sinks.values())
+            work = compile_recipe(self._recipe, self._source, sinks, options)
+            claim(self._executor)
             try:
-                self._start_executor()
-            except BaseException as error:
-                self._outlets.close(error)
+                self._executor.start(work)
+            except BaseException:
+                release(self._executor)
                 raise
         except BaseException as error:
-            self.error, self._finished = error, True
-            self.ended.set()
-            self._run_ended(error)
+            self._outlets.close(error)
             raise
-        if not self._inline:
-            self._watch.start()
-            self._thread = threading.Thread(
-                target=self._deliver, name="flowcore-deliver", daemon=True
-            )
-            _live.add(self)
-            self._thread.start()
-
-    def _start_executor(self) -> None:
-        options = action_options(self._recipe, self._settings.plugin_options)
-        work = compile_recipe(
-            self._recipe, list(self._outlets.sinks.values()), options, self._source
-        )
-        self._step_of = work.step_of
-        self._executor.start(work)
-        hook = plugins.hooks().hook
-        hook.flowcore_executor_started(
+        self._hook.flowcore_executor_started(
             event=ExecutorStarted(
                 name=type(self._executor).__name__, num_workers=self._executor.num_workers
             )
         )
-        self._decides = bool(hook.flowcore_batch_failed.get_hookimpls())
-        self._observed = bool(hook.flowcore_batch_delivered.get_hookimpls())
+        self._delivery = Delivery(
+            settings=self._settings,
+            sampler=self.sampler,
+            index=self._source.index,
+            outlets=self._outlets,
+            report=self.report,
+            cancel=self._cancel,
+            watch=self._watch,
+            hook=self._hook,
+            prefetch=self._prefetch,
+            hands_over=self._hands_over,
+        )
         self._window = Window(
             self._executor,
             self._tasks(),
             self.sampler.batches,
             ordered=bool(self._settings.ordered),
-            notify=self._messages.put,
+            notify=self._delivery.messages.put,
         )
+        self._stream = self._finishing(work)
 
     def _sink_run(self, name: str, sink: Sink) -> SinkRun:
         return SinkRun(
@@ -177,8 +182,8 @@ class Engine:
             batches=self.sampler.batches,
             items=self.sampler.items,
             prefetch=self._prefetch,
-            feed=self._kind.feed,
-            hands_over=self._kind.hands_over,
+            feed=self._feed,
+            hands_over=self._hands_over,
             inline=self._inline,
             name=name,
         )
@@ -188,107 +193,95 @@ class Engine:
         for epoch, number, positions in self.sampler:
             yield Task(epoch, number, positions, seed)
 
-    def make(self, number: int, epoch: int) -> Batch:
-        """Make one batch in this thread, through the actions and into no sink."""
-        sampler = self.sampler
-        if not (0 <= number < sampler.epoch_batches and epoch >= 0):
-            raise IndexError(
-                f"no batch {number} in epoch {epoch}: an epoch has {sampler.epoch_batches} batches "
-                f"of {sampler.batch_size} or fewer of {sampler.length} items"
-            )
-        task = Task(epoch, number, sampler.positions(epoch, number), sampler.seed)
-        outcome = compile_recipe(self._recipe, [], {}, self._source)(task)
-        if outcome.error is not None:
-            raise outcome.error
-        assert outcome.batch is not None
-        return outcome.batch
-
     # The consumer's side
 
     def next(self) -> Batch:
-        """Return the next batch, waiting for it.
+        """Return the next batch, waiting for it; the first call starts the run.
 
         Raises:
             StopIteration: the data has ended, or the run was closed.
+            Exception: what the run failed of; again in each call.
         """
+        if not self._started:
+            self.start()
         if self._left and self.error is None:
             raise StopIteration
         try:
             return self._step() if self._inline else self._receive()
+        except (StopIteration, GeneratorExit):
+            raise
         except BaseException as error:
-            if error is not self.error and not isinstance(error, StopIteration):
-                self.error = self.error or error  # a Ctrl-C while waiting
+            if self.error is None:  # a Ctrl-C while waiting
+                self._fail(error)
                 self.close()
             raise
 
     def _step(self) -> Batch:
+        """Have the delivering side make one step, in this thread."""
         with self._turn:
-            if self.error is not None and self._finished:
-                raise self.error.with_traceback(self._traceback)
-            self._requests += 1
+            self.raise_error()
+            self._delivery.request()
             try:
-                return next(self._stream)
+                batch = next(self._stream)
             except Cancelled:
-                if not self._cancel.is_set():
-                    raise
-                raise StopIteration from None
+                raise StopIteration from None  # left by another thread, or by an action
+            if self._left:
+                self._stream.close()
+            return batch
 
     def _receive(self) -> Batch:
-        self._messages.put(_REQUEST)
+        """Ask the delivering thread for a batch, and wait for it."""
+        self._delivery.messages.put(REQUEST)
         batch = self._handed.get()
         if batch is _END:
             self._handed.put(_END)  # for the next call, in whatever thread
-            if self.error is not None:
-                raise self.error.with_traceback(self._traceback)
+            self.raise_error()
             raise StopIteration
         return batch  # type: ignore[no-any-return]
 
     def to_the_end(self) -> None:
         """Run until the data ends; raise what the run failed of."""
+        self.start()
         try:
             if self._inline:
-                for _ in iter(self._step_or_none, None):
-                    pass
+                with self._turn:
+                    for _ in self._stream:
+                        pass
             else:
                 self.ended.wait()
         except BaseException as error:
-            self.error = self.error or error
+            if self.error is None:
+                self._fail(error)
             self.close()
             raise
         self.raise_error()
 
-    def _step_or_none(self) -> Batch | None:
-        try:
-            return self._step()
-        except StopIteration:
-            return None
-
     def raise_error(self) -> None:
         """Raise what the run failed of, if it did."""
         if self.error is not None:
+            # With its first traceback: each raise would add to the one that it has.
             raise self.error.with_traceback(self._traceback)
-
-    @property
-    def _traceback(self) -> Any:
-        # That of the first raise: a raise adds to it each time that the error is given again.
-        return self._first_traceback if self._finished else None
 
     def close(self) -> None:
         """Leave the run: give up what waits, and let everything go. Does nothing at the end."""
         self._left = True
         self._cancel.set()
-        if not self.started:
-            self._finished = True
-        elif self._inline:
-            with self._turn:
-                if not self._stream.gi_running:  # else it is left at its next look at the token
-                    self._stream.close()
-                    self._finish(Cancelled("the run was left before its first batch"))
-        elif self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_PATIENCE)
+        if self._thread is not None:
+            if self._thread is not threading.current_thread():
+                self._thread.join(_PATIENCE)
+            return
+        with self._turn:
+            # One that is running is left when its step is over, or at its next look at the token.
+            if (
+                self._started
+                and not self._finished
+                and inspect.getgeneratorstate(self._stream) != inspect.GEN_RUNNING
+            ):
+                self._stream.close()
+                self._finish(Cancelled("the run was left before its first batch"))
 
     def abandon(self) -> None:
-        """Leave the run because nobody holds it any more; called by the garbage collector."""
+        """Leave the run as nobody holds it any more; called by the garbage collector."""
         if self._inline:
             self.close()
         else:
@@ -300,25 +293,24 @@ class Engine:
     def _deliver(self) -> None:
         """Be the delivering thread."""
         try:
-            with self._cancel.on_set(lambda: self._messages.put(_STOP)):
+            with self._cancel.on_set(lambda: self._delivery.messages.put(STOP)):
                 for batch in self._stream:
-                    if self._kind.hands_over:
+                    if self._hands_over:
                         self._handed.put(batch)
                     del batch
         except BaseException as error:
-            if not self._finished:  # cannot be: what is raised goes through _guarded
-                self.error = error
+            # `_finishing` has kept it for the consumer, unless the run was being left.
+            if not isinstance(error, Cancelled) and self.error is None:
+                self._fail(error)
         finally:
-            self._watch.stop()
             self._handed.put(_END)
-            self.ended.set()
 
-    def _guarded(self) -> Iterator[Batch]:
+    def _finishing(self, work: CompiledWork) -> Generator[Batch, None, None]:
         """Generate the batches, and finish the run exactly once, however it ends."""
         try:
-            for batch in self._deliveries():
-                if self._window.exhausted and self._window.head is None:
-                    self._finish(None)  # at once: the sinks' consumers wait for the end
+            for batch in self._delivery.batches(self._window, work):
+                if self._window.over:
+                    self._finish(None)  # at once: whoever takes from the sinks waits for the end
                 yield batch
                 del batch
         except GeneratorExit:
@@ -331,175 +323,35 @@ class Engine:
         if self._late is not None:
             raise self._late
 
-    def _deliveries(self) -> Iterator[Batch]:
-        while (attempt := self._next_finished()) is not None:
-            outcome = self._settled(attempt)
-            if outcome is None:
-                continue
-            assert outcome.batch is not None
-            if outcome.items:
-                put_all(
-                    self._outlets, outcome.items, self._cancel, self._watch, _called(attempt.task)
-                )
-            self._window.drop(attempt)
-            self._count(attempt.task)
-            if self._observed:
-                plugins.hooks().hook.flowcore_batch_delivered(
-                    event=BatchDelivered(
-                        epoch=attempt.task.epoch,
-                        number=attempt.task.number,
-                        items=len(attempt.task.positions),
-                        batch=outcome.batch,
-                    )
-                )
-            batch = outcome.batch
-            del attempt, outcome  # so that a batch lives no longer than its consumer wants
-            yield batch
-            del batch
-
-    def _next_finished(self) -> Attempt | None:
-        """Return an attempt that is done, ``None`` at the end of the data."""
-        while True:
-            if self._cancel.is_set():
-                raise Cancelled("the run was left")
-            while not self._messages.empty():
-                self._hear(self._messages.get())
-            self._window.fill(self._budget())
-            attempt = self._window.finished()
-            if attempt is not None:
-                return attempt
-            head = self._window.head
-            if head is None and self._window.exhausted:
-                return None
-            if head is not None:
-                self._watch.begin(lambda head=head: self._running(head))  # type: ignore[misc]
-            self._hear(self._messages.get())
-            self._watch.end()
-
-    def _budget(self) -> int:
-        """How many batches may have been begun by now, in all."""
-        if self._kind.hands_over:
-            asked = self._requests
-        else:
-            asked = self.report.batches + 1
-        return asked + self._prefetch + len(self.report.skipped)
-
-    def _hear(self, message: object) -> None:
-        if message is _REQUEST:
-            self._requests += 1
-        elif isinstance(message, Attempt):
-            self._window.note_done(message)
-
-    def _settled(self, attempt: Attempt) -> Outcome | None:
-        """Return the outcome of an attempt that succeeded; have it made again, skip it, or raise."""
-        assert attempt.future is not None
-        try:
-            outcome = attempt.future.result()
-        except BaseException as error:
-            outcome = self._lost(attempt, error)
-            if outcome is None:
-                return None
-        if outcome.error is None:
-            self._skipped_in_a_row = 0
-            return outcome
-        attempt.failures += 1
-        decision = self._decision(attempt, outcome)
-        if decision == "retry":
-            self.report.retried.append(self._trouble(attempt, outcome))
-            self._window.again(attempt)
-            return None
-        if decision == "skip":
-            self._skip(attempt, outcome)
-            return None
-        self._note(outcome.error, attempt.task, outcome.step)
-        raise outcome.error
-
-    def _lost(self, attempt: Attempt, error: BaseException) -> Outcome | None:
-        if isinstance(error, PipelineError):  # not a loss: the work could not be sent
-            return Outcome(error=error, step="sending the work")
-        final = self._window.lost(attempt, error, self._settings.retries)
-        plugins.hooks().hook.flowcore_worker_lost(
-            event=WorkerLostEvent(
-                epoch=attempt.task.epoch,
-                number=attempt.task.number,
-                error=error,
-                final=final is not None,
-            )
-        )
-        if final is None:
-            return None
-        attempt.failures = self._settings.retries  # it has had its re-runs
-        return Outcome(error=final, step="a worker")
-
-    def _decision(self, attempt: Attempt, outcome: Outcome) -> str:
-        never_skipped = ("shuffle", "sending the work")
-        if isinstance(outcome.error, KeyboardInterrupt) or outcome.step in never_skipped:
-            return "raise"
-        planned = (
-            "retry" if attempt.failures <= self._settings.retries else self._settings.on_error
-        )
-        if self._decides:
-            assert outcome.error is not None
-            answer = plugins.hooks().hook.flowcore_batch_failed(
-                event=BatchFailed(
-                    epoch=attempt.task.epoch,
-                    number=attempt.task.number,
-                    ids=self._ids(attempt.task),
-                    action=outcome.step,
-                    error=outcome.error,
-                    attempts=attempt.failures,
-                    retries=self._settings.retries,
-                    planned=planned,  # type: ignore[arg-type]
-                )
-            )
-            return answer or planned
-        return planned
-
-    def _skip(self, attempt: Attempt, outcome: Outcome) -> None:
-        self.report.skipped.append(self._trouble(attempt, outcome))
-        self._window.drop(attempt)
-        self._count_epochs()
-        self._skipped_in_a_row += 1
-        if self.sampler.n_epochs is None and self._skipped_in_a_row >= self.sampler.epoch_batches:
-            assert outcome.error is not None
-            self._note(outcome.error, attempt.task, outcome.step)
-            outcome.error.add_note(
-                "flowcore: raised in spite of on_error='skip', as each batch of an epoch was "
-                "skipped, and the run has no end"
-            )
-            raise outcome.error
-
     def _finish(self, error: BaseException | None) -> None:
         if self._finished:
             return
-        failed = error is not None and not (isinstance(error, Cancelled) and self._cancel.is_set())
-        if failed and not isinstance(error, (GeneratorExit, Cancelled)):
+        if error is not None and not isinstance(error, Cancelled):
             self._fail(error)
         self._watch.end()
         try:
             self._executor.close()
         except Exception:
             _log.exception("the executor %r failed to close", self._executor)
+        release(self._executor)
         problem = self._outlets.close(error)
         if error is None and problem is not None:
-            self._late = problem
+            self._late = error = problem
             self._fail(problem)
+        self._conclude(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.error is None:
+            self._traceback = error.__traceback__
+            self.error = error
+
+    def _conclude(self, error: BaseException | None) -> None:
+        """Tell everyone that the run is over."""
         self._finished = True
-        self.report._ended = time.perf_counter()
-        self._run_ended(error or problem)
-
-    def _fail(self, error: BaseException | None) -> None:
-        assert error is not None
-        self._first_traceback = error.__traceback__
-        self.error = self.error or error
-
-    _first_traceback: Any = None
-
-    def _run_ended(self, error: BaseException | None) -> None:
-        if self.report._ended is None:
-            self.report._ended = time.perf_counter()
+        self._watch.stop()
+        self.report.end()
         try:
-            plugins.hooks().hook.flowcore_run_ended(
+            self._hook.flowcore_run_ended(
                 event=RunEnded(
                     error=error,
                     batches=self.report.batches,
@@ -509,56 +361,35 @@ class Engine:
             )
         except Exception:
             _log.exception("a hook plugin failed in flowcore_run_ended")
+        self.ended.set()
+        if self._thread is None:
+            self._handed.put(_END)
 
-    # Telling
 
-    def _count(self, task: Task) -> None:
-        self.report.batches += 1
-        self.report.items += len(task.positions)
-        self._count_epochs()
+def make_one(recipe: Recipe, settings: Settings, number: int, epoch: int) -> Batch:
+    """Make one batch of a run in this thread, through its actions and into no sink.
 
-    def _count_epochs(self) -> None:
-        settled = self.report.batches + len(self.report.skipped)
-        self.report.epochs = settled // self.sampler.epoch_batches
-
-    def _ids(self, task: Task) -> Any:
-        return self._source.index.ids(task.positions)
-
-    def _trouble(self, attempt: Attempt, outcome: Outcome) -> Trouble:
-        assert outcome.error is not None
-        task = attempt.task
-        return Trouble(task.epoch, task.number, self._ids(task), outcome.step, outcome.error)
-
-    def _note(self, error: BaseException, task: Task, step: str) -> None:
-        """Say on a user's exception where it was raised, and how to see it again."""
-        if step == "shuffle":
-            return
-        shuffle: object = self.sampler.shuffle
-        if not isinstance(shuffle, bool):
-            shuffle = getattr(shuffle, "__qualname__", "...")
-        error.add_note(
-            explain(
-                f"flowcore: in {step!r} of {_called(task)}, ids {first_ids(self._ids(task))}",
-                next=f"make it again here: pipeline.batch({task.number}, epoch={task.epoch}, "
-                f"batch_size={self.sampler.batch_size}, shuffle={shuffle}, seed={task.seed})",
-            )
+    Raises:
+        IndexError: the epoch has no such batch.
+        Exception: what an action raises.
+    """
+    engine = Engine(recipe, settings)
+    sampler = engine.sampler
+    if not (0 <= number < sampler.epoch_batches and epoch >= 0):
+        raise IndexError(
+            f"no batch {number} in epoch {epoch}: an epoch has {sampler.epoch_batches} batches "
+            f"of {sampler.batch_size} or fewer of {sampler.length} items"
         )
-
-    def _running(self, head: Attempt) -> str:
-        step = self._step_of(head.task)
-        return explain(
-            f"{repr(step) if step else 'a worker'} to finish {_called(head.task)}, "
-            f"ids {first_ids(self._ids(head.task))}",
-            next="look what it waits for; if it may take so long, stall_warning= sets the seconds",
-        )
-
-
-def _called(task: Task) -> str:
-    return f"batch {task.number} of epoch {task.epoch}"
+    work = compile_recipe(recipe, engine._source, [], {})
+    outcome = work(Task(epoch, number, sampler.positions(epoch, number), sampler.seed))
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.batch is not None
+    return outcome.batch
 
 
 @atexit.register
 def _leave_all() -> None:
-    """Leave the runs that still have a thread: it must not run into the interpreter's end."""
+    """Leave the runs that are not over: they must not run into the interpreter's end."""
     for engine in list(_live):
         engine.close()

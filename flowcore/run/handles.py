@@ -1,4 +1,4 @@
-"""What a user holds of a run: `Run`, an iterator of batches, and `Feed`, a run in the background."""
+"""What a user holds of a run: `Run`, an iterator of batches; `Feed`, a run in the background."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ class Run:
         return self
 
     def __next__(self) -> Batch:
-        if not self._engine.started:
-            self._engine.start()
         return self._engine.next()
 
     def __len__(self) -> int:
@@ -67,6 +65,10 @@ class Run:
         """What has happened so far."""
         return self._engine.report
 
+    def start(self) -> None:
+        """Start the run now, in this thread, rather than at the first ``next``."""
+        self._engine.start()
+
     def close(self) -> None:
         """Leave the run. What is in progress is given up; ``next`` raises `StopIteration`."""
         self._engine.close()
@@ -82,11 +84,13 @@ class Feed:
 
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
         self._engine = Engine(recipe, settings, hands_over=False, feed=True)
+        self._entered = False
         weakref.finalize(self, Engine.abandon, self._engine).atexit = False
 
     def __enter__(self) -> Feed:
-        if self._engine.started:
+        if self._entered:
             raise PipelineError("a feed can be entered once; make another with pipeline.feed(...)")
+        self._entered = True
         self._engine.start()
         return self
 
@@ -117,7 +121,7 @@ class Feed:
         Raises:
             Exception: what the run failed of.
         """
-        if not self._engine.started:
+        if not self._entered:
             raise PipelineError("the feed has not started: use it as `with pipeline.feed(...):`")
         ended = self._engine.ended.wait(timeout)
         if ended:

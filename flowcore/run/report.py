@@ -61,6 +61,14 @@ class Report:
     _ended: float | None = None
     _read_results: Callable[[], dict[str, Any]] = dict
 
+    def start(self) -> None:
+        """Note that the run starts."""
+        self._started = time.perf_counter()
+
+    def end(self) -> None:
+        """Note that the run is over."""
+        self._ended = time.perf_counter()
+
     @property
     def seconds(self) -> float:
         """Seconds from the start of the run to its end, or until now."""

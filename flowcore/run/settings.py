@@ -70,7 +70,7 @@ class Settings:
         if self.stall_warning is not None and not self.stall_warning > 0:
             raise OptionError(
                 explain(
-                    f"stall_warning must be a number of seconds above 0, got {self.stall_warning!r}",
+                    f"stall_warning must be seconds, more than 0, got {self.stall_warning!r}",
                     next="stall_warning=None switches it off",
                 )
             )
@@ -102,7 +102,8 @@ class Settings:
         known = (bool, np.bool_, np.random.Generator, np.random.RandomState)
         if isinstance(self.shuffle, np.bool_):
             object.__setattr__(self, "shuffle", bool(self.shuffle))
-        if not isinstance(self.shuffle, known) and not callable(self.shuffle):
+        shuffle: Any = self.shuffle
+        if not isinstance(shuffle, known) and not callable(shuffle):
             raise OptionError(
                 explain(
                     f"shuffle={self.shuffle!r} is neither a bool, a numpy generator nor a callable",
@@ -182,9 +183,9 @@ class Settings:
         if isinstance(self.sink, tuple) and self.sink:
             name = str(self.sink[0])
         made = as_sink(self.sink)
-        return recipe.then(SinkStep(
-            (name or type(made).__name__).rpartition(":")[2], made, given=name is None
-        ))
+        return recipe.then(
+            SinkStep((name or type(made).__name__).rpartition(":")[2], made, given=name is None)
+        )
 
     def check_options(self, recipe: Recipe) -> None:
         """Refuse options that nothing in the composition declares."""

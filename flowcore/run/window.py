@@ -62,12 +62,13 @@ class Window:
         self._open: dict[int, Attempt] = {}  # by place, in order
         self._done: deque[Attempt] = deque()  # unordered: as they were done
         self._suspects: deque[Attempt] = deque()
+        self._lone: Attempt | None = None  # the suspect that is being run again
         self._submitted = 0
 
     @property
-    def exhausted(self) -> bool:
-        """Every task of the run has been submitted."""
-        return self._submitted == self._total
+    def over(self) -> bool:
+        """Every task of the run has been submitted, and none is open."""
+        return self._submitted == self._total and not self._open
 
     @property
     def head(self) -> Attempt | None:
@@ -76,12 +77,14 @@ class Window:
 
     def fill(self, budget: int) -> None:
         """Submit tasks until ``budget`` have been, in all."""
+        if self._lone is not None and not _done(self._lone):
+            return
         if self._suspects:
             self._run_alone()
             return
         while (
             self._submitted < budget
-            and not self.exhausted
+            and self._submitted != self._total
             and (self._executor.num_workers or not self._open)
         ):
             attempt = self._next()
@@ -90,14 +93,12 @@ class Window:
             if attempt.future is None:
                 self._submit(attempt)
 
-    def finished(self) -> Attempt | None:
+    def done(self) -> Attempt | None:
         """Return an attempt that is done, in order if the run is; it stays in the window."""
         if not self._ordered:
             return self._done.popleft() if self._done else None
         head = self.head
-        if head is None or head.suspect or head.future is None or not head.future.done():
-            return None
-        return head
+        return head if head is not None and not head.suspect and _done(head) else None
 
     def note_done(self, attempt: Attempt) -> None:
         """Take note of what ``notify`` was called with, in the delivering thread."""
@@ -138,6 +139,7 @@ class Window:
             return  # others are still in progress
         attempt = self._suspects.popleft()
         attempt.suspect, attempt.alone = False, True
+        self._lone = attempt
         self._submit(attempt)
 
     def _next(self) -> Attempt:

@@ -303,8 +303,9 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path):
 def test_a_folder_with_arrays_of_other_names_is_never_replaced(tmp_path):
     (tmp_path / "all").mkdir()
     np.save(tmp_path / "all" / "weights.npy", np.ones(3))
+    run = photos().put_into_numpy_buffer(path=tmp_path / "all").gen_batch(2)
     with pytest.raises(OptionError, match=r"weights\.npy"):
-        photos().put_into_numpy_buffer(path=tmp_path / "all").run(2)
+        next(run)
     assert listed(tmp_path) == ["all", "all/weights.npy"]
 
 

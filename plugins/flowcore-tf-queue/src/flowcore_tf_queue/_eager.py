@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
-from threading import Timer
 from typing import Any
 
 from flowcore.errors import Cancelled, SinkError, explain
@@ -48,20 +47,9 @@ class EagerDoor:
         for at in range(len(arrays[0])):
             self._put_one(tuple(array[at] for array in arrays), cancel)
 
-    def close_queue(self, patience: float) -> bool:
-        """Close the queue, after the enqueues that others wait in; return whether it is."""
-        manager = cancellation.CancellationManager()
-        timer = Timer(patience, manager.start_cancel)
-        timer.start()
-        try:
-            self._execute(
-                b"QueueCloseV2", [self._queue.queue_ref], ("cancel_pending_enqueues", False), manager
-            )
-        except tf.errors.CancelledError:  # the time is over, or somebody has closed it before
-            return bool(self._queue.is_closed())
-        finally:
-            timer.cancel()
-        return True
+    def close_queue(self) -> None:
+        """Close the queue; this waits behind the enqueues that others wait in."""
+        self._queue.close()
 
     def close(self) -> None:
         """Let the helper thread go."""

@@ -38,7 +38,6 @@ class Ops:
     put: Any
     count: Any
     close: Any
-    is_closed: Any
 
 
 # By queue, so that a pipeline written twice over one queue does not grow the graph twice.
@@ -107,7 +106,6 @@ def _build(queue: Any, graph: Any, many: bool) -> Ops:
             table_handle=table, keys=key, default_value=tf.constant(0, tf.int64)
         ),
         close=queue.close(),
-        is_closed=queue.is_closed(),
     )
 
 
@@ -188,14 +186,9 @@ class GraphDoor:
             finally:
                 self._in = before + done
 
-    def close_queue(self, patience: float) -> bool:
-        """Close the queue, after the enqueues that others wait in; return whether it is."""
-        within = tf.compat.v1.RunOptions(timeout_in_ms=int(patience * 1000))
-        try:
-            self._session.run(self._ops.close, options=within)
-        except (tf.errors.DeadlineExceededError, tf.errors.CancelledError):
-            return bool(self._session.run(self._ops.is_closed))
-        return True
+    def close_queue(self) -> None:
+        """Close the queue; this waits behind the enqueues that others wait in."""
+        self._session.run(self._ops.close)
 
     def close(self) -> None:
         """Do nothing: the session is the user's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ __all__ = ["TFQueueSink"]
 
 _log = logging.getLogger("flowcore")
 
-_PATIENCE = 0.8  # seconds that closing the queue waits behind the enqueues of others
+_PATIENCE = 0.8  # seconds that the end of a run waits for the queue to be closed
 
 
 class TFQueueSink(Sink):
@@ -153,15 +154,23 @@ class TFQueueSink(Sink):
         return self._run.feed or (error is None and self.lookahead > 1)
 
     def _end_queue(self) -> None:
-        assert self._door is not None
-        try:
-            closed = self._door.close_queue(_PATIENCE)
-        except RuntimeError:  # the session was closed: nobody can wait at this queue
-            return
-        if not closed:
+        # TensorFlow closes a queue after the enqueues that wait in it, and cannot be told to stop
+        # waiting; so that waiting is not ours. Nobody but this thread knows of it.
+        door = self._door
+        assert door is not None
+
+        def close() -> None:
+            # Closed by somebody before, or its session was: either way nobody waits for the end.
+            with contextlib.suppress(tf.errors.CancelledError, RuntimeError):
+                door.close_queue()
+
+        closer = threading.Thread(target=close, name="flowcore-tf-queue-close", daemon=True)
+        closer.start()
+        closer.join(_PATIENCE)
+        if closer.is_alive():
             _log.warning(
-                "flowcore could not close the queue %r: others wait to put into it. Its consumer is "
-                "not told the end; close_queue=False leaves the end to you",
+                "flowcore closes the queue %r behind enqueues of others that wait in it; its "
+                "consumer is told the end after their items. close_queue=False leaves it open",
                 self._queue.name,
             )
 
