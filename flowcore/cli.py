@@ -129,14 +129,14 @@ def _key_value(text: str) -> tuple[str, Any]:
         raise PipelineError(f"--sink-option wants KEY=VALUE, got {text!r}")
     try:
         return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # as it documents
         return key, value
 
 
 def _load_pipeline(target: str) -> Pipeline:
     """Import ``module:attribute``; a dataset stands for its empty pipeline."""
     name, colon, attribute = target.partition(":")
-    if not (name and colon and attribute):
+    if not (name and colon and attribute) or name.startswith("."):
         raise PipelineError(f"a pipeline is named MODULE:PIPELINE, got {target!r}")
     try:
         module = importlib.import_module(name)

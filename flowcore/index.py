@@ -83,16 +83,15 @@ class Index:
             KeyError: an id that is not in the index; it is the argument.
         """
         wanted = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)  # type: ignore[arg-type]
-        find = self._ids.index if isinstance(self._ids, range) else self._lookup
-        try:
-            return np.fromiter(map(find, wanted), np.int64, len(wanted))
-        except ValueError:
-            missing = next(id_ for id_ in wanted if id_ not in self._ids)
-            raise KeyError(missing) from None
+        find = self._in_range if self._positions is None else self._positions.__getitem__
+        return np.fromiter(map(find, wanted), np.int64, len(wanted))
 
-    def _lookup(self, id_: object) -> int:
-        assert self._positions is not None
-        return self._positions[id_]
+    def _in_range(self, id_: Any) -> int:
+        assert isinstance(self._ids, range)
+        try:
+            return self._ids.index(operator.index(id_))  # of an int it is computed, not searched
+        except (TypeError, ValueError):
+            raise KeyError(id_) from None
 
 
 def _as_ids(ids: IndexLike) -> range | NDArray[Any]:

@@ -236,7 +236,7 @@ class Pipeline:
         recipe = Recipe(
             self._recipe.source, tuple(step for step in self.steps if isinstance(step, ActionStep))
         )
-        arguments = _arguments(batch_size, shuffle, None, False, 0, {"seed": seed})
+        arguments = _arguments(batch_size, shuffle, 1, False, 0, {"seed": seed})
         return make_one(recipe, Settings.of(arguments), number, epoch)
 
     # Writing, inside

@@ -172,18 +172,20 @@ def hooks() -> pluggy.PluginManager:
     with _lock:
         if key not in _managers:
             _managers.clear()
-            _managers[key] = _loaded(key)
+            _managers[key] = hook_manager()
+            _register(_managers[key], key)
         return _managers[key]
 
 
-_lock = threading.Lock()  # runs may start in several threads
+# Runs may start in several threads. Reentrant: a hook plugin may run a pipeline while it is
+# imported, and then has the hooks that are registered so far.
+_lock = threading.RLock()
 _managers: dict[tuple[PluginInfo, ...], pluggy.PluginManager] = {}
 _found: dict[tuple[object, ...], list[PluginInfo]] = {}
 
 
-def _loaded(infos: tuple[PluginInfo, ...]) -> pluggy.PluginManager:
+def _register(manager: pluggy.PluginManager, infos: tuple[PluginInfo, ...]) -> None:
     # Not pluggy's own loader: it imports all, and one that fails ends the program.
-    manager = hook_manager()
     for info in infos:
         try:
             manager.register(info.load(), name=f"{info.distribution}:{info.name}")
@@ -191,7 +193,6 @@ def _loaded(infos: tuple[PluginInfo, ...]) -> pluggy.PluginManager:
         except Exception as error:  # a stranger's code: its import, or a hook that we do not have
             manager.unregister(name=f"{info.distribution}:{info.name}")
             warnings.warn(f"left out a hook plugin: {error}", RuntimeWarning, stacklevel=2)
-    return manager
 
 
 def _installed() -> list[PluginInfo]:

@@ -58,7 +58,8 @@ class Source:
                     )
                 )
         if self.preloaded is not None:
-            self.make(np.arange(0))  # names and numbers of components are checked here, at once
+            # Without reading anything: are these the components of the batch class?
+            self.batch_class(np.arange(0)).data = _outline(self.preloaded)
 
     def make(
         self,
@@ -163,6 +164,13 @@ class Recipe:
                 f"Pipeline over {len(self.source.index)} items, {self.source.batch_class.__name__}"
             )
         return "\n".join([head, *(f"  {at}. {step}" for at, step in enumerate(self.steps, 1))])
+
+
+def _outline(preloaded: Any) -> Any:
+    """Return something of the structure of preloaded data that holds none."""
+    if isinstance(preloaded, Mapping):
+        return dict.fromkeys(preloaded)
+    return tuple(preloaded) if isinstance(preloaded, tuple) else np.arange(0)
 
 
 def _copied(part: Any, positions: NDArray[np.int64]) -> Any:

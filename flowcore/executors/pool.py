@@ -78,7 +78,7 @@ class PoolExecutor(Executor):
             if outcome is None:
                 self._send(answer, task, self._pickled())
             else:
-                answer.set_result(pickle.loads(outcome) if isinstance(outcome, bytes) else outcome)
+                answer.set_result(_unpacked(outcome) if isinstance(outcome, bytes) else outcome)
         except BaseException as error:  # the pool's own: the worker, or the way to it, was lost
             answer.set_exception(error)
 
@@ -89,7 +89,7 @@ class PoolExecutor(Executor):
                     self._pickle = pickle.dumps(_HERE[self._key])
                 except Exception as error:
                     raise _unsendable(
-                        f"the pipeline cannot be sent to {self._pool!r:.80}", error
+                        f"the pipeline cannot be sent to the workers of {self._pool!r:.80}", error
                     ) from error
             return self._pickle
 
@@ -106,8 +106,9 @@ def _run(key: str, pickled: bytes | None, task: Task) -> _Answer:
         try:
             _SENT[key] = pickle.loads(pickled)
         except Exception as error:
-            problem = _unsendable("the pipeline cannot be read in a worker", error)
-            return pickle.dumps(Outcome(error=problem, step=SENDING))
+            return _packed_error(
+                _unsendable("the pipeline cannot be read in a worker", error), SENDING
+            )
         while len(_SENT) > _SENT_MOST:
             del _SENT[next(iter(_SENT))]
     work = _SENT.get(key)
@@ -115,30 +116,44 @@ def _run(key: str, pickled: bytes | None, task: Task) -> _Answer:
 
 
 def _packed(outcome: Outcome) -> bytes:
-    if outcome.error is not None:
-        outcome.error.add_note("flowcore: in a worker\n" + _traceback(outcome.error))
+    """Return the pickle of an outcome; of what does not pickle, that of an error that says so."""
     try:
-        packed = pickle.dumps(outcome, protocol=5)
         if outcome.error is not None:
-            pickle.loads(packed)
+            return _packed_error(outcome.error, outcome.step)
+        return pickle.dumps((outcome.batch, outcome.items), protocol=5)
     except Exception as error:
-        if outcome.error is not None:
-            stand_in = ActionError(f"{type(outcome.error).__name__}: {outcome.error}")
-            for note in outcome.error.__notes__:
-                stand_in.add_note(note)
-            return pickle.dumps(Outcome(error=stand_in, step=outcome.step))
         problem = ActionError(
             explain(
                 f"the batch cannot be sent back from its worker: {type(error).__name__}: {error}",
                 next="leave nothing on the batch that does not pickle, or use threads",
             )
         )
-        return pickle.dumps(Outcome(error=problem, step="sending the batch back"))
+        return _packed_error(problem, "sending the batch back")
+
+
+def _packed_error(error: BaseException, step: str) -> bytes:
+    # By its parts: what an exception's own pickle calls its class with are not always the arguments
+    # that the class takes.
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    error.add_note(f"flowcore: its traceback in the worker:\n{trace}")
+    try:
+        packed = pickle.dumps((type(error), error.args, vars(error), step), protocol=5)
+        _unpacked(packed)
+    except Exception:
+        text = f"{type(error).__name__}: {error}"
+        packed = pickle.dumps((ActionError, (text,), {"__notes__": error.__notes__}, step))
     return packed
 
 
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+def _unpacked(packed: bytes) -> Outcome:
+    parts = pickle.loads(packed)
+    if len(parts) == 2:
+        return Outcome(*parts)
+    kind, arguments, state, step = parts
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    vars(error).update(state)
+    return Outcome(error=error, step=step)
 
 
 def _unsendable(what: str, error: Exception) -> PipelineError:

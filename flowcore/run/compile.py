@@ -7,8 +7,10 @@ to a worker in another process.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, TypeAlias
 
 from flowcore.batch import Batch, action_mark
@@ -40,46 +42,49 @@ class CompiledWork:
         self._calls = calls
         self._options = options
         self._hooked = hooked
-        self._unfit: BaseException | None = None
-        # The step that each running task is in, for the stall warning. Written by the workers,
-        # each its own key; read, without a lock, by the thread that watches.
-        self._at: dict[tuple[int, int], str] = {}
+        # Of workers, by thread, whose set-up failed: what it failed of. Each writes its own key.
+        self._unfit: dict[int, BaseException] = {}
+        # The running tasks, each with its step and start, for the stall warning. Written by the
+        # workers, each its own entry; read, without a lock, by the thread that watches.
+        self._at: dict[int, list[Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_at": {}, "_unfit": None}
+        return {**vars(self), "_at": {}, "_unfit": {}}
 
     def __call__(self, task: Task) -> Outcome:
         """Make the task's batch, and its item for each sink. Never raises."""
-        key = (task.epoch, task.number)
         name = "making the batch"
         items = []
+        self._at[id(task)] = at = [task, name, time.monotonic()]
         try:
-            if self._unfit is not None:
-                raise self._unfit
+            if self._unfit and get_ident() in self._unfit:
+                name = "the set-up of a worker"
+                raise self._unfit[get_ident()]
             batch = self._source.make(
                 task.positions, number=task.number, epoch=task.epoch, seed=task.seed
             )
             if self._options:
                 batch.options = self._options
             for name, function, args, kwargs in self._calls:
-                self._at[key] = name
+                at[1] = name
                 if function is None:
                     items.append(args[0](batch))
                 else:
                     made = function(batch, *args, **kwargs)
                     if made is not batch:
                         batch = _checked(made, name, task)
+                        batch.options = self._options
             return Outcome(batch, tuple(items))
         except _SILENT as error:
             return Outcome(error=_spoken(error, name), step=name)
         except BaseException as error:
             return Outcome(error=error, step=name)
         finally:
-            self._at.pop(key, None)
+            del self._at[id(task)]
 
-    def step_of(self, task: Task) -> str | None:
-        """Return the step that a task is in, if it runs in this process."""
-        return self._at.get((task.epoch, task.number))
+    def running(self) -> list[tuple[Task, str, float]]:
+        """Return the tasks that run in this process, each with its step and when it began."""
+        return [(task, step, since) for task, step, since in list(self._at.values())]
 
     @contextmanager
     def worker(self, name: str) -> Iterator[None]:
@@ -91,10 +96,11 @@ class CompiledWork:
         try:
             hook.flowcore_worker_started(name=name)
         except BaseException as error:
-            self._unfit = error
+            self._unfit[get_ident()] = error
         try:
             yield
         finally:
+            self._unfit.pop(get_ident(), None)
             try:
                 hook.flowcore_worker_ended(name=name)
             except Exception:

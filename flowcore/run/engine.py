@@ -12,7 +12,9 @@ import inspect
 import logging
 import threading
 import weakref
+from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final
@@ -60,6 +62,7 @@ class Engine:
         report: what has happened so far.
         error: what the run failed of.
         ended: set when the delivering side is through.
+        complete: whether it went to the end of the data.
 
     Raises:
         PipelineError: a recipe, or arguments, that cannot be right.
@@ -93,6 +96,7 @@ class Engine:
         self.report = Report(seed=self.sampler.seed, _read_results=self._outlets.results)
         self.error: BaseException | None = None
         self.ended = threading.Event()
+        self.complete = False
         self._started = self._finished = self._left = False
         self._late: BaseException | None = None  # what a sink's close failed of at the end
         self._traceback: TracebackType | None = None
@@ -135,25 +139,22 @@ class Engine:
                 batches=self.sampler.batches,
             )
         )
-        self._outlets.open(self._sink_run)
-        try:
+        with ExitStack() as undo:  # what was begun, if something after it fails
+            self._outlets.open(self._sink_run)
+            undo.push(lambda _, error, __: bool(self._outlets.close(error)) and False)
             options = action_options(self._recipe, self._settings.plugin_options)
             sinks = list(self._outlets.sinks.values())
             work = compile_recipe(self._recipe, self._source, sinks, options)
             claim(self._executor)
-            try:
-                self._executor.start(work)
-            except BaseException:
-                release(self._executor)
-                raise
-        except BaseException as error:
-            self._outlets.close(error)
-            raise
-        self._hook.flowcore_executor_started(
-            event=ExecutorStarted(
-                name=type(self._executor).__name__, num_workers=self._executor.num_workers
+            undo.callback(release, self._executor)
+            self._executor.start(work)
+            undo.callback(self._executor.close)
+            self._hook.flowcore_executor_started(
+                event=ExecutorStarted(
+                    name=type(self._executor).__name__, num_workers=self._executor.num_workers
+                )
             )
-        )
+            undo.pop_all()
         self._delivery = Delivery(
             settings=self._settings,
             sampler=self.sampler,
@@ -204,7 +205,8 @@ class Engine:
         """
         if not self._started:
             self.start()
-        if self._left and self.error is None:
+        if self._left:
+            self.raise_error()
             raise StopIteration
         try:
             return self._step() if self._inline else self._receive()
@@ -231,7 +233,8 @@ class Engine:
 
     def _receive(self) -> Batch:
         """Ask the delivering thread for a batch, and wait for it."""
-        self._delivery.messages.put(REQUEST)
+        if self._thread is not None:  # else it did not start
+            self._delivery.messages.put(REQUEST)
         batch = self._handed.get()
         if batch is _END:
             self._handed.put(_END)  # for the next call, in whatever thread
@@ -245,8 +248,7 @@ class Engine:
         try:
             if self._inline:
                 with self._turn:
-                    for _ in self._stream:
-                        pass
+                    deque(self._stream, maxlen=0)  # keeps no batch while the next is made
             else:
                 self.ended.wait()
         except BaseException as error:
@@ -281,7 +283,11 @@ class Engine:
                 self._finish(Cancelled("the run was left before its first batch"))
 
     def abandon(self) -> None:
-        """Leave the run as nobody holds it any more; called by the garbage collector."""
+        """Leave the run as nobody holds it any more; called by the garbage collector.
+
+        What a user holds of a run calls it when it is deleted. The threads of the run hold this
+        engine, never that.
+        """
         if self._inline:
             self.close()
         else:
@@ -335,6 +341,7 @@ class Engine:
             _log.exception("the executor %r failed to close", self._executor)
         release(self._executor)
         problem = self._outlets.close(error)
+        self.complete = error is None
         if error is None and problem is not None:
             self._late = error = problem
             self._fail(problem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from types import TracebackType
 from typing import Any
 
@@ -26,14 +25,18 @@ class Run:
 
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
         self._engine = Engine(recipe, settings)
-        # The threads of the run hold the engine, never this object: dropping it ends them.
-        weakref.finalize(self, Engine.abandon, self._engine).atexit = False
+
+    def __del__(self) -> None:
+        _abandon(self)
 
     def __iter__(self) -> Run:
         return self
 
     def __next__(self) -> Batch:
         return self._engine.next()
+
+    def __bool__(self) -> bool:
+        return True  # not by len(), which a run without an end does not have
 
     def __len__(self) -> int:
         """Return the number of batches of the whole run.
@@ -85,7 +88,9 @@ class Feed:
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
         self._engine = Engine(recipe, settings, hands_over=False, feed=True)
         self._entered = False
-        weakref.finalize(self, Engine.abandon, self._engine).atexit = False
+
+    def __del__(self) -> None:
+        _abandon(self)
 
     def __enter__(self) -> Feed:
         if self._entered:
@@ -102,10 +107,11 @@ class Feed:
     ) -> None:
         self._engine.close()
         error = self._engine.error
-        if error is None or raised is error:
+        if error is None or (raised is not None and _leads_to(raised, error)):
             return
         if raised is None or isinstance(raised, Exception):
-            _chain(error, raised)
+            if raised is not None:
+                _last(error).__context__ = raised
             context = error.__context__
             try:
                 self._engine.raise_error()
@@ -116,7 +122,8 @@ class Feed:
         """Wait until all is put; return whether it is.
 
         Args:
-            timeout: seconds; ``None`` waits as long as it takes.
+            timeout: seconds; ``None`` waits until the run is over. One that was left before the end
+                of the data is over, and not all is put.
 
         Raises:
             Exception: what the run failed of.
@@ -126,7 +133,7 @@ class Feed:
         ended = self._engine.ended.wait(timeout)
         if ended:
             self._engine.raise_error()
-        return ended
+        return ended and self._engine.complete
 
     @property
     def report(self) -> Report:
@@ -139,11 +146,26 @@ class Feed:
         return self._engine.report.results
 
 
-def _chain(error: BaseException, raised: BaseException | None) -> None:
-    """Put ``raised`` at the end of the errors in whose handling ``error`` was raised."""
-    seen = {id(raised)}
-    while error.__context__ is not None and id(error) not in seen:
-        seen.add(id(error))
+def _abandon(handle: Run | Feed) -> None:
+    engine = getattr(handle, "_engine", None)  # not there if the arguments were refused
+    if engine is not None:
+        engine.abandon()
+
+
+def _leads_to(raised: BaseException, error: BaseException) -> bool:
+    """Return whether ``raised`` is ``error``, or was raised because or in the handling of it."""
+    seen: set[int] = set()
+    link: BaseException | None = raised
+    while link is not None and link is not error and id(link) not in seen:
+        seen.add(id(link))
+        link = link.__cause__ or link.__context__
+    return link is error
+
+
+def _last(error: BaseException) -> BaseException:
+    """Return the first of the errors in whose handling one after the other was raised."""
+    seen = {id(error)}
+    while error.__context__ is not None and id(error.__context__) not in seen:
         error = error.__context__
-    if raised is not None and id(error) not in seen:
-        error.__context__ = raised
+        seen.add(id(error))
+    return error

@@ -59,7 +59,7 @@ class Outlets:
     def put(self, items: tuple[Any, ...], cancel: Cancel, watch: StallWatch, batch: str) -> None:
         """Put one batch's items, each into its sink."""
         for (name, sink), item in zip(self.sinks.items(), items, strict=True):
-            watch.begin(lambda name=name: _full(name, batch))  # type: ignore[misc]
+            watch.begin((name, batch), lambda name=name: _full(name, batch))  # type: ignore[misc]
             try:
                 sink.put(item, cancel)
             except Cancelled as error:

@@ -56,8 +56,6 @@ class Settings:
         )
 
     def __post_init__(self) -> None:
-        if isinstance(self.executor, str):
-            find("flowcore.executors", self.executor)  # also where prefetch=0 will not use it
         for name, least in {"batch_size": 1, "n_epochs": 0, "prefetch": 0, "seed": 0}.items():
             self._check_int(name, least)
         for name, least in {"num_workers": 0, "retries": 0}.items():
@@ -67,7 +65,7 @@ class Settings:
                 raise OptionError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.on_error not in ("raise", "skip"):
             raise OptionError(f"on_error must be 'raise' or 'skip', got {self.on_error!r}")
-        if self.stall_warning is not None and not self.stall_warning > 0:
+        if self.stall_warning is not None and not _seconds(self.stall_warning) > 0:
             raise OptionError(
                 explain(
                     f"stall_warning must be seconds, more than 0, got {self.stall_warning!r}",
@@ -82,6 +80,10 @@ class Settings:
                 )
             )
         self._check_shuffle()
+
+        if self.stall_warning is not None:
+            object.__setattr__(self, "stall_warning", float(self.stall_warning))
+        self._check_executor()
 
     def _check_int(self, name: str, least: int) -> None:
         value = getattr(self, name)
@@ -98,11 +100,25 @@ class Settings:
                     return
         raise OptionError(f"{name} must be an int of at least {least}, got {value!r}")
 
+    def _check_executor(self) -> None:
+        """Refuse what is no executor, also where prefetch=0 will not use it."""
+        if isinstance(self.executor, str):
+            find("flowcore.executors", self.executor)
+        elif not isinstance(self.executor, (Executor, futures.Executor, type(None))):
+            raise OptionError(
+                explain(
+                    f"executor={self.executor!r:.80} is no executor",
+                    next="pass a name ('serial', 'threads'), a flowcore.Executor, or a "
+                    "concurrent.futures.Executor",
+                )
+            )
+
     def _check_shuffle(self) -> None:
-        known = (bool, np.bool_, np.random.Generator, np.random.RandomState)
-        if isinstance(self.shuffle, np.bool_):
-            object.__setattr__(self, "shuffle", bool(self.shuffle))
+        known = (bool, np.random.Generator, np.random.RandomState)
         shuffle: Any = self.shuffle
+        if isinstance(shuffle, np.bool_):
+            shuffle = bool(shuffle)
+            object.__setattr__(self, "shuffle", shuffle)
         if not isinstance(shuffle, known) and not callable(shuffle):
             raise OptionError(
                 explain(
@@ -163,14 +179,6 @@ class Settings:
             return chosen
         if isinstance(chosen, futures.Executor):
             return PoolExecutor(chosen, num_workers)
-        if not isinstance(chosen, str):
-            raise OptionError(
-                explain(
-                    f"executor={chosen!r:.80} is no executor",
-                    next="pass a name ('serial', 'threads'), a flowcore.Executor, or a "
-                    "concurrent.futures.Executor",
-                )
-            )
         info = find("flowcore.executors", chosen)
         options = _declared(info.load(), self.plugin_options)
         return make(info, Executor, {"num_workers": num_workers, **options})  # type: ignore[type-abstract]
@@ -224,6 +232,11 @@ def action_options(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(step, ActionStep):
             options.update(options_for(step.run_options, given))
     return options
+
+
+def _seconds(value: Any) -> float:
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return float(value) if is_number else 0.0
 
 
 def _cores() -> int:

@@ -7,6 +7,7 @@ kills its worker is known and the others lose nothing but time.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,12 +23,13 @@ __all__ = ["Attempt", "Window"]
 class Attempt:
     """A task, and how often it was tried."""
 
-    __slots__ = ("alone", "failures", "future", "losses", "place", "suspect", "task")
+    __slots__ = ("alone", "failures", "future", "losses", "place", "since", "suspect", "task")
 
     def __init__(self, task: Task, place: int) -> None:
         self.task = task
         self.place = place  # in the run
         self.future: Future[Outcome] | None = None
+        self.since = 0.0  # when it was submitted last, by time.monotonic
         self.failures = 0  # attempts in which a step raised
         self.losses = 0  # attempts whose worker died
         self.alone = False  # was submitted while no other task was in progress
@@ -108,6 +110,9 @@ class Window:
     def drop(self, attempt: Attempt) -> None:
         """Take an attempt that is settled out of the window."""
         del self._open[attempt.place]
+        if attempt is self._lone:
+            self._lone = None
+        attempt.future = None  # it has a callback that holds the attempt: a circle with the batch
 
     def again(self, attempt: Attempt) -> None:
         """Submit an attempt's task once more."""
@@ -155,6 +160,7 @@ class Window:
             return attempt
 
     def _submit(self, attempt: Attempt) -> None:
+        attempt.since = time.monotonic()
         try:
             future = self._executor.submit(attempt.task)
         except Exception as error:  # a pool that is broken for good

@@ -107,7 +107,7 @@ def test_run_sends_the_batches_into_a_sink_with_its_options(capsys):
 
 @pytest.mark.usefixtures("folder")
 def test_run_may_skip_what_fails(capsys):
-    assert main("run cli_pipes:failing --batch-size 5 --on-error skip".split()) == 0
+    assert main(["run", "cli_pipes:failing", "--batch-size", "5", "--on-error", "skip"]) == 0
     assert "skipped batch 1 of epoch 0" in capsys.readouterr().out
 
 
@@ -158,7 +158,7 @@ def test_a_command_that_does_not_exist_ends_with_code_2(command, capsys):
 @pytest.mark.usefixtures("folder")
 def test_an_error_in_an_action_keeps_its_traceback():
     with pytest.raises(ValueError, match="broken"):
-        main("run cli_pipes:failing --batch-size 5".split())
+        main(["run", "cli_pipes:failing", "--batch-size", "5"])
 
 
 def test_an_import_that_fails_inside_of_the_module_keeps_its_traceback(folder):
@@ -173,7 +173,7 @@ def test_a_ctrl_c_ends_with_code_130(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(flowcore.Pipeline, "run", interrupted)
-    assert main("run cli_pipes:pipe --batch-size 5".split()) == 130
+    assert main(["run", "cli_pipes:pipe", "--batch-size", "5"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
 

@@ -191,7 +191,9 @@ def test_flowcore_executor_started_sees_the_executor(observer, pipe, options, na
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_flowcore_executor_started_that_raises_leaves_no_worker_and_closes_the_sinks(observer, pipe):
+def test_flowcore_executor_started_that_raises_leaves_no_worker_and_closes_the_sinks(
+    observer, pipe
+):
     seen = observer("""
         @hookimpl
         def flowcore_executor_started(): raise OSError("no licence")

@@ -84,7 +84,7 @@ def test_an_unknown_name_gets_the_known_ones_and_a_near_match(digits):
 
 
 def test_a_method_that_is_not_marked_says_what_to_write(digits):
-    with pytest.raises(UnknownAction, match="@flowcore.action"):
+    with pytest.raises(UnknownAction, match=r"@flowcore\.action"):
         digits.p.normalize()
 
 
@@ -392,7 +392,7 @@ def test_the_note_on_an_error_gives_the_call_that_makes_the_batch_again(digits):
         pipeline.run(4, shuffle=True, seed=8)
     call = raised.value.__notes__[0].partition("here: ")[2]
     with pytest.raises(ValueError, match="broken"):
-        eval(call, {"pipeline": pipeline})  # noqa: S307 - the text of our own note
+        eval(call, {"pipeline": pipeline})
 
 
 def test_batch_makes_the_items_of_a_numpy_numbered_batch(digits):

@@ -331,7 +331,7 @@ class TestANameOfTwoDistributions:
         ],
     )
     def test_it_is_an_error_on_use_that_names_both_and_how_to_choose(self, use):
-        with pytest.raises(AmbiguousPlugin, match="acme and rival-flow both declare") as caught:
+        with pytest.raises(AmbiguousPlugin, match="acme and rival-flow each declare") as caught:
             use(fc.Dataset(3).p)
         assert "name one of them: 'acme:" in _part("next", caught)
 

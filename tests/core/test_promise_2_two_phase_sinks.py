@@ -84,7 +84,9 @@ def test_put_runs_in_one_thread_which_is_no_worker(pipe):
 
     sink = Watched()
     pipe.run(1, n_epochs=5, num_workers=3, sink=sink)
-    threads = {phase: {name for one, name in sink.threads if one == phase} for phase, _ in sink.threads}
+    threads = {
+        phase: {name for one, name in sink.threads if one == phase} for phase, _ in sink.threads
+    }
     assert threads["put"] == {"flowcore-deliver"}
     assert threads["prepare"] <= {f"flowcore-worker-{number}" for number in range(3)}
 
@@ -125,7 +127,9 @@ def test_a_batch_that_is_made_again_is_put_once(pipe):
 @pytest.mark.parametrize("prefetch", [0, 3])
 def test_a_sink_sees_the_batch_as_it_is_at_its_step(pipe, prefetch):
     sinks = [Noting(), Noting(), Noting()]
-    pipe.put_into(sinks[0]).double().put_into(sinks[1]).double().run(2, prefetch=prefetch, sink=sinks[2])
+    pipe.put_into(sinks[0]).double().put_into(sinks[1]).double().run(
+        2, prefetch=prefetch, sink=sinks[2]
+    )
     assert [[note for note in sink.notes if "put" in note] for sink in sinks] == [
         ["put [0, 1]", "put [2, 3]"],
         ["put [0, 2]", "put [4, 6]"],
@@ -148,7 +152,11 @@ def test_the_sinks_that_are_open_are_closed_if_one_refuses_to(pipe):
     first, second, third = Noting(), Noting("second", fails="open"), Noting()
     with pytest.raises(OSError, match="second failed to open"):
         pipe.put_into(first).put_into(second).put_into(third).run(2, num_workers=2)
-    assert [sink.notes for sink in (first, second, third)] == [["open", "close OSError"], ["open"], []]
+    assert [sink.notes for sink in (first, second, third)] == [
+        ["open", "close OSError"],
+        ["open"],
+        [],
+    ]
 
 
 def test_all_sinks_are_closed_though_one_fails_to(pipe):
@@ -246,7 +254,7 @@ def test_a_sink_object_is_refused_by_a_second_run_at_once_and_free_after_the_fir
     sink = Noting()
     with pipe.gen_batch(1, sink=sink) as run:
         next(run)
-        with pytest.raises(RunInProgress, match="Noting object is open in another run"):
+        with pytest.raises(RunInProgress, match="Noting object serves another run"):
             pipe.run(1, sink=sink)
         assert next(run).number == 1
     pipe.run(4, sink=sink)

@@ -70,8 +70,7 @@ def find(dotted):
 def untyped(signature):
     """Return a signature as text without its annotations."""
     parameters = [
-        parameter.replace(annotation=parameter.empty)
-        for parameter in signature.parameters.values()
+        parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
     ]
     text = str(inspect.Signature(parameters))
     return text.replace("<class 'flowcore.batch.Batch'>", "Batch")
@@ -126,7 +125,17 @@ def test_an_action_is_marked_with_or_without_arguments():
 
 def test_a_batch_has_the_attributes_that_are_promised():
     batch = fc.Dataset(["a", "b"], preloaded=[1, 2]).create_batch(["b"])
-    names = "index indices positions data _data number epoch rng components".split()
+    names = [
+        "index",
+        "indices",
+        "positions",
+        "data",
+        "_data",
+        "number",
+        "epoch",
+        "rng",
+        "components",
+    ]
     assert all(hasattr(batch, name) for name in names)
     assert len(batch) == 1
 
@@ -210,7 +219,15 @@ def test_an_import_brings_in_no_framework_no_test_tool_and_no_plugin(install):
     modules = imported(statement, PYTHONPATH=str(folder))
     assert "flowcore" in modules
     tops = {name.partition(".")[0] for name in modules}
-    assert not tops & {"tensorflow", "torch", "jax", "pandas", "pytest", "hypothesis", "loud_plugin"}
+    assert not tops & {
+        "tensorflow",
+        "torch",
+        "jax",
+        "pandas",
+        "pytest",
+        "hypothesis",
+        "loud_plugin",
+    }
     assert {name for name in tops if name.startswith("flowcore")} == {"flowcore"}
     assert not {name for name in modules if name.startswith(("flowcore.testing", "flowcore.cli"))}
 

@@ -1,4 +1,4 @@
-"""The recipe: sources and their preloaded data, and the arguments of actions, checked when given."""
+"""The recipe: sources and their preloaded data, and the arguments of actions, checked at once."""
 
 import dataclasses
 
@@ -112,7 +112,7 @@ def test_preloaded_data_that_cannot_be_read_by_positions_is_refused(preloaded):
 
 @pytest.mark.parametrize("batch_class", [Digits([0]), int, None, "Digits"], ids=repr)
 def test_a_batch_class_that_is_none_is_refused(batch_class):
-    with pytest.raises(PipelineError, match="subclass of flowcore.Batch"):
+    with pytest.raises(PipelineError, match=r"subclass of flowcore\.Batch"):
         Dataset(4, batch_class)
 
 

@@ -2,12 +2,13 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from flowcore import Batch, Dataset, Executor, Sink, action
-from flowcore.errors import ArgumentError, OptionError, UnknownPlugin
+from flowcore.errors import ArgumentError, OptionError, PluginError, UnknownPlugin
 from flowcore.executors.serial import SerialExecutor
 from flowcore.executors.threads import ThreadsExecutor
 from flowcore.run.settings import Settings
@@ -162,7 +163,7 @@ def test_batches_are_made_by_as_many_threads_as_there_are_workers():
 
 
 class Asking(Sink):
-    run_options = {"tf_session": "the session to put in"}
+    run_options: ClassVar = {"tf_session": "the session to put in"}
 
     def open(self, run):
         self.seen = run
@@ -229,7 +230,7 @@ class Far(SerialExecutor):
 def test_an_executor_plugin_that_is_no_executor_is_refused(install):
     source = "def make(num_workers): return {}"
     install("not-one", "[flowcore.executors]\nnot-one = not_one:make\n", not_one=source)
-    with pytest.raises(OptionError, match=r"no flowcore.Executor"):
+    with pytest.raises(PluginError, match=r"no flowcore.Executor"):
         Dataset(4).p.gen_batch(2, executor="not-one")
 
 
@@ -261,7 +262,7 @@ def test_an_executor_of_ones_own_needs_only_the_contract():
     class Own(Executor):
         """Runs a task when it is submitted, as the serial one does."""
 
-        calls = []
+        calls: ClassVar = []
 
         def start(self, work):
             self.calls.append("start")

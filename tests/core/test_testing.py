@@ -70,15 +70,6 @@ class TestAProcessPoolOfTheUser(ExecutorContract):
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
             yield pool
 
-    @pytest.mark.xfail(strict=True, reason="a traceback is lost on its way from the process")
-    def test_an_exception_shows_where_in_the_action_it_was_raised(self, executor):
-        super().test_an_exception_shows_where_in_the_action_it_was_raised(executor)
-
-    @pytest.mark.xfail(strict=True, reason="what cannot be unpickled breaks the user's pool")
-    def test_an_exception_that_cannot_be_made_from_its_args_arrives_as_what_it_is(self):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            super().test_an_exception_that_cannot_be_made_from_its_args_arrives_as_what_it_is(pool)
-
 
 # Sinks that keep the contract
 

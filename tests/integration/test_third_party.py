@@ -255,7 +255,7 @@ def test_a_name_that_two_distributions_declare_is_used_with_that_of_its_distribu
     plain, acmes, rivals = environment.run(
         COUNT, "json-lines", "acme-flow:json-lines", "rival-flow:json-lines"
     )
-    assert "acme-flow and rival-flow both declare the sink 'json-lines'" in plain
+    assert "acme-flow and rival-flow each declare the sink 'json-lines'" in plain
     assert "name one of them: 'acme-flow:json-lines'" in plain
     assert (acmes, rivals) == ("JSONLinesSink", "CountingSink")
 

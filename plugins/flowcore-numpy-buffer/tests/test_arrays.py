@@ -2,7 +2,7 @@
 
 import multiprocessing
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -165,15 +165,13 @@ def test_another_thread_sees_no_item_before_it_is_whole():
                 images, labels = sink.result.values()
                 seen.append(len(images) == len(labels) and bool((images[-1:, -1] == 1).all()))
 
-    reader = threading.Thread(target=look)
-    reader.start()
-    run = fc.Dataset(20, preloaded=items).p.gen_batch(1, sink=sink)
-    next(run)
-    while not seen:  # the reader looks from the second batch on
-        assert reader.is_alive()
-    list(run)
-    done.set()
-    reader.join()
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(look)
+        try:
+            fc.Dataset(20, preloaded=items).p.run(1, sink=sink)
+        finally:
+            done.set()
+        reader.result()
     assert all(seen)
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,15 @@ def numbers(length=10):
 def photos(length=6):
     parts = {"images": np.arange(length * 4.0).reshape(length, 2, 2), "labels": np.arange(length)}
     return fc.Dataset(length, preloaded=parts).p
+
+
+@pytest.fixture
+def eager_threads():
+    """Have threads take turns after a few steps, so that they meet at bad moments."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
 
 
 def listed(folder):
@@ -222,28 +232,25 @@ def test_of_two_runs_into_one_path_at_once_the_later_end_stays_whole(tmp_path, k
     assert not [name for name in listed(tmp_path) if name.startswith(".")]
 
 
-def test_runs_that_end_at_once_in_several_threads_leave_one_whole_folder(tmp_path):
-    together, failures = threading.Barrier(4, timeout=10), []
-
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_runs_that_end_at_once_in_several_threads_leave_one_of_them_whole(
+    tmp_path, kind, eager_threads
+):
     def run(length):
-        try:
-            with (
-                photos(length).put_into_numpy_buffer(path=tmp_path / "all").gen_batch(length) as it
-            ):
-                together.wait()
-                next(it)
-        except BaseException as error:
-            failures.append(error)
+        pipeline = make(length).put_into_numpy_buffer(path=path)
+        together.wait()
+        return pipeline.run(length).results["numpy-buffer"]
 
-    threads = [threading.Thread(target=run, args=(length,)) for length in (3, 4, 5, 6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert listed(tmp_path) == ["all", "all/images.npy", "all/labels.npy"]
-    lengths = {len(np.load(file)) for file in (tmp_path / "all").iterdir()}
-    assert len(lengths) == 1
+    make, path = (numbers, tmp_path / "x.npy") if kind == "file" else (photos, tmp_path / "all")
+    together = threading.Barrier(4, timeout=10)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for length, result in zip((3, 4, 5, 6), pool.map(run, (3, 4, 5, 6)), strict=True):
+                parts = [result] if kind == "file" else result.values()
+                assert {len(part) for part in parts} == {length}
+    files = [path] if kind == "file" else [path / "images.npy", path / "labels.npy"]
+    assert len({len(np.load(file)) for file in files}) == 1
+    assert len(listed(tmp_path)) == (1 if kind == "file" else 3)
 
 
 def test_a_path_in_a_folder_that_does_not_exist_is_refused_where_the_step_is_written(tmp_path):

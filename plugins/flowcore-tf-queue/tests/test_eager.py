@@ -125,8 +125,8 @@ def test_a_blocked_put_is_given_up_at_once_and_the_queue_stays_usable(rows, pref
     consumer.join()
     assert np.array_equal(queue.dequeue(), BATCHES[0])
     assert queue.size() == 0
-    queue.enqueue([5.0])
-    assert queue.dequeue().numpy().tolist() == [5.0]
+    queue.enqueue(5.0)
+    assert queue.dequeue().numpy() == 5.0
 
 
 def test_a_failed_feed_closes_the_queue_and_raises_its_error_with_the_consumers_chained(rows):
@@ -151,14 +151,14 @@ def test_a_queue_that_the_user_closed_is_an_error_and_not_the_end(rows):
 
 def test_a_queue_in_which_others_wait_is_closed_behind_them_without_holding_the_run(rows, caplog):
     queue = tf.queue.FIFOQueue(1, [tf.float32])
-    foreign = threading.Thread(target=lambda: [queue.enqueue([number]) for number in (7.0, 8.0)])
+    foreign = threading.Thread(target=lambda: [queue.enqueue(number) for number in (7.0, 8.0)])
     foreign.start()  # one is in, the other waits
     threading.Event().wait(0.1)
     empty = fc.Dataset(0, preloaded=np.zeros((0, 3)))
     with empty.p.put_into_tf_queue(queue=queue).feed(4) as feed:
         assert feed.wait(5)
     assert "behind enqueues of others" in caplog.text
-    assert [item.tolist() for item in taken(queue)] == [[7.0], [8.0]]
+    assert taken(queue) == [7.0, 8.0]
     foreign.join()
 
 

@@ -6,9 +6,11 @@ disk is then an exception and not the end of the process, and the length need no
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
+import stat
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,17 +48,20 @@ def check_target(path: Path) -> None:
                 next=f"make it first: pathlib.Path({str(path.parent)!r}).mkdir(parents=True)",
             )
         )
-    if path.suffix == ".npy":
-        if path.is_dir():
-            raise OptionError(
-                explain(
-                    f"{path} is a folder, and a path that ends in .npy is a file for one array",
-                    next="give the folder for several arrays a name without .npy",
-                )
-            )
-    elif path.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    if is_folder and path.suffix != ".npy":
         _check_folder(path, None)
-    elif path.exists():
+    elif is_folder:
+        raise OptionError(
+            explain(
+                f"{path} is a folder, and a path that ends in .npy is a file for one array",
+                next="give the folder for several arrays a name without .npy",
+            )
+        )
+    elif path.suffix != ".npy":
         raise OptionError(
             explain(
                 f"{path} is a file, and a path that does not end in .npy is a folder for several "
@@ -153,7 +158,7 @@ class FileStore:
                     next="return a dict with other names from get_tensor=",
                 )
             )
-        if not single and self._path.exists():
+        if not single:
             _check_folder(self._path, item.arrays)
 
     def _publish(self, keys: tuple[Key, ...]) -> None:
@@ -165,35 +170,40 @@ class FileStore:
                     next="look at report.skipped, and whether the dataset is empty",
                 )
             )
+        written = {key: self._temporary / _file_name(key) for key in keys}
+        final = {key: self._path if key is None else self._path / _file_name(key) for key in keys}
+        # Mapped before they move, as another run may put its own in their place right after; but
+        # Windows does not rename what is mapped.
+        maps = {} if os.name == "nt" else _mapped(written)
         if None in keys:
-            os.replace(self._temporary / _file_name(None), self._path)
-            self._result = np.load(self._path, mmap_mode="r")
-            return
-        self._replace_folder(keys)
-        self._result = assembled(
-            {key: np.load(self._path / _file_name(key), mmap_mode="r") for key in keys}
-        )
+            os.replace(written[None], self._path)
+        else:
+            self._replace_folder(keys)
+        maps = maps or _mapped(final)
+        for key, array in maps.items():
+            array.filename = final[key]
+        self._result = assembled(maps)
 
     def _replace_folder(self, keys: tuple[Key, ...]) -> None:
-        # No system call of Python's replaces a folder that is not empty: an old one is moved aside
-        # first. Where another run puts its own there in between, the later of the two remains.
-        aside = self._temporary.with_suffix(".old")
-        while True:
-            try:
-                self._temporary.rename(self._path)
-                break
-            except OSError:
-                if not self._path.exists():
-                    if aside.exists():
-                        aside.rename(self._path)
-                    raise
-            _check_folder(self._path, keys)
-            shutil.rmtree(aside, ignore_errors=True)
-            try:
-                self._path.rename(aside)
-            except FileNotFoundError:
-                continue
-        shutil.rmtree(aside, ignore_errors=True)
+        # Python has no call that replaces a folder with anything in it: what is there is moved
+        # aside first. Another run, maybe in another process, may put its own there in between; that
+        # is then moved aside too, so that the run that ends last remains, whole.
+        aside: list[Path] = []
+        try:
+            while not _renamed(self._temporary, self._path):
+                _check_folder(self._path, keys)
+                aside.append(self._temporary.with_suffix(f".old{len(aside)}"))
+                try:
+                    self._path.rename(aside[-1])
+                except FileNotFoundError:
+                    aside.pop()
+        except BaseException:
+            if aside:
+                aside.pop().rename(self._path)
+            raise
+        finally:
+            for folder in aside:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class _FileColumn:
@@ -252,14 +262,35 @@ def _file_name(key: Key) -> str:
     return "array.npy" if key is None else f"{key}.npy"
 
 
+def _mapped(files: dict[Key, Path]) -> dict[Key, np.memmap[Any, Any]]:
+    return {key: np.load(file, mmap_mode="r") for key, file in files.items()}
+
+
+def _renamed(folder: Path, path: Path) -> bool:
+    """Rename a folder; return whether that was possible, as nothing was in the way."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
+    return True
+
+
 def _check_folder(path: Path, keys: Iterable[Key] | None) -> None:
     """Refuse a folder that holds more than the arrays of ``keys``; ``None`` allows any arrays."""
     known = None if keys is None else {_file_name(key) for key in keys}
-    others = sorted(
-        entry.name
-        for entry in path.iterdir()
-        if not entry.is_file() or entry.suffix != ".npy" or (known and entry.name not in known)
-    )
+    try:
+        with os.scandir(path) as entries:
+            others = sorted(
+                entry.name
+                for entry in entries
+                if not entry.name.endswith(".npy")
+                or (known is not None and entry.name not in known)
+                or not entry.is_file(follow_symlinks=False)
+            )
+    except FileNotFoundError:
+        return  # there is none, or another run has just moved it
     if others:
         raise OptionError(
             explain(
