@@ -42,6 +42,7 @@ class StallWatch:
         self._put: Wait | None = None
         self._warned: set[object] = set()
         self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def begin(self, key: object, describe: Callable[[], str]) -> None:
         """Note that a put begins, in the delivering thread."""
@@ -66,11 +67,14 @@ class StallWatch:
     def start(self) -> None:
         """Check in a thread of its own until `stop`."""
         if self._seconds is not None:
-            threading.Thread(target=self._watch, name="flowcore-watch", daemon=True).start()
+            self._thread = threading.Thread(target=self._watch, name="flowcore-watch", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
+        if self._thread is not None:
+            self._thread.join(0.5)  # no more than a log handler may take; it is a daemon
 
     def _watch(self) -> None:
         assert self._seconds is not None

@@ -475,22 +475,24 @@ def test_a_batch_that_is_made_again_alone_is_not_joined_by_others(failing):
 
     class Joined(Numbers):
         @action
-        def wait_to_be_joined(self, attempts, killer_begun):
+        def wait_for_the_killers(self):
             attempts[self.number] += 1
-            if attempts[self.number] > 1 and self.number < 4:
-                killer_begun.wait(0.1)  # in vain, if this batch is made alone
-            if failing and attempts[self.number] == 2 and self.number < 4:
-                raise OSError("not yet")
+            if self.number in (1, 2, 3):
+                if attempts[self.number] == 1:
+                    assert struck[0].wait(10)  # lost with the first
+                else:
+                    struck[4].wait(0.2)  # in vain, as it is made alone
+                if failing and attempts[self.number] == 2:
+                    raise OSError("not yet")
             return self
 
     class Announcing(MortalPool):
         def _die(self, future, task):
-            if task.number == 4:
-                killer_begun.set()
             super()._die(future, task)
+            struck[task.number].set()
 
-    killer_begun, attempts = threading.Event(), collections.Counter()
-    pipe = Dataset(8, Joined).p.wait_to_be_joined(attempts, killer_begun)
+    struck, attempts = {0: threading.Event(), 4: threading.Event()}, collections.Counter()
+    pipe = Dataset(8, Joined).p.wait_for_the_killers()
     options = {"on_error": "skip", "ordered": False, "retries": int(failing)}
     run = pipe.gen_batch(1, executor=Announcing([0, 4]), prefetch=3, **options)
     numbers, error = deliver(run)

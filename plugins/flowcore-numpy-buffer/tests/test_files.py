@@ -133,6 +133,7 @@ def test_the_result_is_a_read_only_memory_map_after_the_end(tmp_path):
     result = numbers().put_into_numpy_buffer(path=tmp_path / "x.npy").run(4).results["numpy-buffer"]
     assert isinstance(result, np.memmap)
     assert not result.flags.writeable
+    assert result.filename == str(tmp_path / "x.npy")
     np.testing.assert_array_equal(result, np.arange(10))
 
 

@@ -3,10 +3,11 @@
 import threading
 import time
 
-import flowcore as fc
 import numpy as np
 import pytest
 import tensorflow as tf
+
+import flowcore as fc
 
 v1 = tf.compat.v1
 

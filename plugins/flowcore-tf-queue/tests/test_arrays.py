@@ -4,20 +4,19 @@ import pickle
 import subprocess
 import sys
 
-import flowcore as fc
 import numpy as np
 import pytest
-from flowcore.errors import DataError
-from flowcore_tf_queue._arrays import Fitter, Slots, aligned_copy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import flowcore as fc
+from flowcore.errors import DataError
+from flowcore_tf_queue._arrays import Fitter, Slots, aligned_copy
+
 
 def slots(*dtypes, shapes=None, names=None):
-    return Slots(
-        tuple(np.dtype(dtype) for dtype in dtypes), shapes or (None,) * len(dtypes), names
-    )
+    return Slots(tuple(np.dtype(dtype) for dtype in dtypes), shapes or (None,) * len(dtypes), names)
 
 
 def fit(tensor, *dtypes, many=False, **rest):
@@ -96,7 +95,7 @@ def test_names_take_a_dict_in_any_order_and_nothing_else():
     named = {"names": ("images", "labels")}
     items = fit({"labels": [1], "images": [0.5]}, "float64", "int64", **named)
     assert [item.tolist() for item in items] == [[0.5], [1]]
-    with pytest.raises(DataError, match="keys.*'x'.*the queue's names are"):
+    with pytest.raises(DataError, match=r"keys.*'x'.*the queue's names are"):
         fit({"x": [1], "images": [0.5]}, "float64", "int64", **named)
     with pytest.raises(DataError, match="the queue has names"):
         fit(([0.5], [1]), "float64", "int64", **named)

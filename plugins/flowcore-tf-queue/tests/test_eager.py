@@ -1,14 +1,16 @@
 """Queues of eager TensorFlow, and the ones that the sink makes itself."""
 
+import contextlib
 import signal
 import subprocess
 import sys
 import threading
 
-import flowcore as fc
 import numpy as np
 import pytest
 import tensorflow as tf
+
+import flowcore as fc
 from flowcore.errors import ArgumentError, DataError, OptionError, SinkError
 
 BATCHES = [np.arange(start, start + 4.0) for start in range(0, 24, 4)]
@@ -20,11 +22,14 @@ def first_column(batch):
 
 def taken(queue):
     items = []
+    with contextlib.suppress(tf.errors.OutOfRangeError):
+        take_for_ever(items, lambda: queue.dequeue().numpy())
+    return items
+
+
+def take_for_ever(items, take):
     while True:
-        try:
-            items.append(queue.dequeue().numpy())
-        except tf.errors.OutOfRangeError:
-            return items
+        items.append(take())
 
 
 def equal(found, expected):
@@ -68,12 +73,8 @@ def test_a_tf_function_consumes_the_queue_to_its_end(rows):
         return tf.reduce_sum(images), tf.reduce_sum(labels)
 
     sums = []
-    with (
-        pipeline.feed(4, prefetch=2),
-        pytest.raises(tf.errors.OutOfRangeError),
-    ):
-        while True:
-            sums.append([int(value) for value in step()])
+    with pipeline.feed(4, prefetch=2), pytest.raises(tf.errors.OutOfRangeError):
+        take_for_ever(sums, lambda: [int(value) for value in step()])
     assert sums == [[int(3 * batch.sum()), int(batch.sum())] for batch in BATCHES]
 
 
@@ -87,7 +88,8 @@ def test_many_puts_the_items_one_by_one(rows):
 def test_strings_and_names_and_scalars_go_in(rows):
     queue = tf.queue.FIFOQueue(9, [tf.string, tf.int64], names=["ids", "number"])
     rows.p.put_into_tf_queue(
-        queue=queue, get_tensor=lambda batch: {"ids": batch.index.astype(str), "number": batch.number}
+        queue=queue,
+        get_tensor=lambda batch: {"ids": batch.index.astype(str), "number": batch.number},
     ).run(4)
     queue.dequeue()
     item = queue.dequeue()
@@ -134,8 +136,7 @@ def test_a_failed_feed_closes_the_queue_and_raises_its_error_with_the_consumers_
     pipeline = rows.p.fail_at(3).put_into_tf_queue(queue=queue, get_tensor=first_column)
     items = []
     with pytest.raises(ValueError, match="made to fail") as caught, pipeline.feed(4, prefetch=2):
-        while True:
-            items.append(queue.dequeue().numpy())
+        take_for_ever(items, lambda: queue.dequeue().numpy())
     assert equal(items, BATCHES[:3])
     assert isinstance(caught.value.__context__, tf.errors.OutOfRangeError)
 
@@ -241,7 +242,7 @@ class TestOptions:
             rows.p.put_into_tf_queue(capacity=0)
 
     def test_an_unknown_option_is_refused_with_those_that_there_are(self, rows):
-        with pytest.raises(ArgumentError, match="get_tensor.*many.*capacity.*close_queue"):
+        with pytest.raises(ArgumentError, match=r"get_tensor.*many.*capacity.*close_queue"):
             rows.p.put_into_tf_queue(queue=None, tensor=None)
 
     def test_an_own_queue_inside_of_a_graph_is_refused_at_the_start(self, rows):

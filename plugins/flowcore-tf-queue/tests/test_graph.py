@@ -1,15 +1,17 @@
 """Queues of a graph, through a session."""
 
+import contextlib
 import itertools
 import random
 import subprocess
 import sys
 import threading
 
-import flowcore as fc
 import numpy as np
 import pytest
 import tensorflow as tf
+
+import flowcore as fc
 from flowcore.errors import DataError, OptionError, PipelineError, SinkError
 from flowcore_tf_queue import _graph
 
@@ -25,11 +27,14 @@ def first_column(batch):
 def taken(session, op):
     """Take from a closed queue until its end."""
     items = []
+    with contextlib.suppress(tf.errors.OutOfRangeError):
+        take_for_ever(items, lambda: session.run(op))
+    return items
+
+
+def take_for_ever(items, take):
     while True:
-        try:
-            items.append(session.run(op))
-        except tf.errors.OutOfRangeError:
-            return items
+        items.append(take())
 
 
 def equal(found, expected):
@@ -269,8 +274,7 @@ class TestTheEnd:
         pipeline.run(4, prefetch=prefetch, tf_session=sess)
         assert len(list(pipeline.gen_batch(4, prefetch=prefetch, tf_session=sess))) == 6
         with pytest.raises(StopIteration):
-            while True:
-                pipeline.next_batch(4, prefetch=prefetch, tf_session=sess)
+            take_for_ever([], lambda: pipeline.next_batch(4, prefetch=prefetch, tf_session=sess))
         assert sess.run(self.size) == 18
         assert not sess.run(self.closed)
 
@@ -296,8 +300,7 @@ class TestTheEnd:
             pytest.raises(ValueError, match="made to fail") as caught,
             pipeline.feed(4, prefetch=3, tf_session=sess),
         ):
-            while True:
-                items.append(sess.run(self.dequeue))
+            take_for_ever(items, lambda: sess.run(self.dequeue))
         assert equal(items, BATCHES[:3])
         assert isinstance(caught.value.__context__, tf.errors.OutOfRangeError)
 
@@ -354,8 +357,7 @@ class TestTheEnd:
         next(run)
         sess.close()
         with pytest.raises(SinkError, match=r"session|closed"):
-            for _ in range(50):
-                next(run)
+            take_for_ever([], lambda: next(run))
 
     def test_an_error_of_an_action_leaves_the_queue_open_in_a_loop(self, rows, graph, session):
         self.pipeline(rows)
@@ -399,7 +401,9 @@ class TestExactness:
                 pass
         assert items == list(range(1200))
 
-    def test_runs_and_others_at_one_queue_do_not_disturb_each_other(self, graph, session, monkeypatch):
+    def test_runs_and_others_at_one_queue_do_not_disturb_each_other(
+        self, graph, session, monkeypatch
+    ):
         monkeypatch.setattr(_graph, "_SLICE_MS", 1)
         dataset = fc.Dataset(300, preloaded=np.arange(300.0))
         queue = v1.FIFOQueue(2, [tf.float32])

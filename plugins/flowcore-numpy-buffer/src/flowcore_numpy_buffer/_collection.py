@@ -10,7 +10,7 @@ from flowcore.errors import DataError, explain
 from flowcore_numpy_buffer._item import Item, Key, assembled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -40,16 +40,19 @@ class Collection:
 
     Args:
         new_columns: called once, with the first item that has rows.
+
+    Attributes:
+        count: of the rows so far.
     """
 
-    def __init__(self, new_columns: Callable[[Item], dict[Key, Column]]) -> None:
+    def __init__(self, new_columns: Callable[[Item], Mapping[Key, Column]]) -> None:
         self._new_columns = new_columns
-        self._columns: dict[Key, Column] = {}
+        self._columns: Mapping[Key, Column] = {}
         self._first = ""  # the item that decided on shapes and dtypes
         self._empty: Item | None = None  # tells them if no item has rows
         # Rows that all columns have. Written last, so that a reader in another thread, who reads
         # it first, sees no half item.
-        self._count = 0
+        self.count = 0
 
     def add(self, item: Item) -> None:
         """Add an item, to all columns or to none.
@@ -77,11 +80,11 @@ class Collection:
         ]
         for column, rows in fitting:
             column.append(rows)
-        self._count += len(item)
+        self.count += len(item)
 
     def heads(self) -> Any:
         """Return what has come so far, ``None`` if nothing has."""
-        count = self._count
+        count = self.count
         if not self._columns:
             return None
         return assembled({key: column.head(count) for key, column in self._columns.items()})
@@ -91,7 +94,7 @@ class Collection:
         if not self._columns and self._empty is not None:
             self._begin(self._empty)
         for column in self._columns.values():
-            column.finish(self._count)
+            column.finish(self.count)
         return tuple(self._columns)
 
     def _begin(self, item: Item) -> None:
@@ -159,7 +162,7 @@ class MemoryStore:
         """The arrays so far: views that are read-only until the end."""
         return self._collection.heads()
 
-    def _new_columns(self, item: Item) -> dict[Key, Column]:
+    def _new_columns(self, item: Item) -> Mapping[Key, Column]:
         try:
             return {key: _MemoryColumn(rows, self._items) for key, rows in item.arrays.items()}
         except MemoryError as error:
@@ -190,9 +193,10 @@ class _MemoryColumn:
         self._count = end
 
     def head(self, count: int) -> NDArray[Any]:
-        if self._finished:
-            return self._array
-        view = self._array[:count]
+        array = self._array
+        if self._finished and count == len(array):
+            return array
+        view = array[:count]
         view.flags.writeable = False
         return view
 

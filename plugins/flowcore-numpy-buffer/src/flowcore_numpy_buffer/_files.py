@@ -25,7 +25,7 @@ from flowcore_numpy_buffer._collection import Collection, Column
 from flowcore_numpy_buffer._item import Item, Key, assembled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -86,6 +86,7 @@ class FileStore:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
         self._files = ExitStack()
+        self._columns: dict[Key, _FileColumn] = {}
         self._collection = Collection(self._new_columns)
         # Held while the files move, by `close`, and by `result` in whatever thread. Reentrant, as
         # the garbage collector may leave a run, and so close this, inside of `result`.
@@ -125,14 +126,13 @@ class FileStore:
         with self._moving:
             return self._result if self._closed else self._collection.heads()
 
-    def _new_columns(self, item: Item) -> dict[Key, Column]:
+    def _new_columns(self, item: Item) -> Mapping[Key, Column]:
         self._check_layout(item)
-        columns: dict[Key, Column] = {}
         for key, rows in item.arrays.items():
             column = _FileColumn(self._temporary / _file_name(key), rows, item.where(key))
             self._files.callback(column.close)
-            columns[key] = column
-        return columns
+            self._columns[key] = column
+        return self._columns
 
     def _check_layout(self, item: Item) -> None:
         single = None in item.arrays
@@ -170,19 +170,24 @@ class FileStore:
                     next="look at report.skipped, and whether the dataset is empty",
                 )
             )
-        written = {key: self._temporary / _file_name(key) for key in keys}
         final = {key: self._path if key is None else self._path / _file_name(key) for key in keys}
         # Mapped before they move, as another run may put its own in their place right after; but
         # Windows does not rename what is mapped.
-        maps = {} if os.name == "nt" else _mapped(written)
+        maps = {} if os.name == "nt" else self._maps()
         if None in keys:
-            os.replace(written[None], self._path)
+            os.replace(self._columns[None].path, self._path)
         else:
             self._replace_folder(keys)
-        maps = maps or _mapped(final)
+        for key, column in self._columns.items():
+            column.path = final[key]
+        maps = maps or self._maps()
         for key, array in maps.items():
-            array.filename = final[key]
+            array.filename = str(final[key])  # for who asks the array where it comes from
         self._result = assembled(maps)
+
+    def _maps(self) -> dict[Key, np.memmap[Any, Any]]:
+        count = self._collection.count
+        return {key: column.head(count) for key, column in self._columns.items()}
 
     def _replace_folder(self, keys: tuple[Key, ...]) -> None:
         # Python has no call that replaces a folder with anything in it: what is there is moved
@@ -218,7 +223,7 @@ class _FileColumn:
                 )
             )
         self.shape, self.dtype = rows.shape[1:], rows.dtype
-        self._path = path
+        self.path = path
         # No buffer: `head` maps what is in the file, and closing a failed file flushes nothing.
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed with the run
         self._start = len(self._header(0))
@@ -228,8 +233,8 @@ class _FileColumn:
         # Not `rows.tofile`: it does not see what fails when its own buffer is flushed.
         self._write(rows.reshape(-1).view(np.uint8).data)
 
-    def head(self, count: int) -> NDArray[Any]:
-        return np.memmap(self._path, self.dtype, "r", self._start, (count, *self.shape))
+    def head(self, count: int) -> np.memmap[Any, Any]:
+        return np.memmap(self.path, self.dtype, "r", self._start, (count, *self.shape))
 
     def finish(self, count: int) -> None:
         header = self._header(count)
@@ -260,10 +265,6 @@ class _FileColumn:
 
 def _file_name(key: Key) -> str:
     return "array.npy" if key is None else f"{key}.npy"
-
-
-def _mapped(files: dict[Key, Path]) -> dict[Key, np.memmap[Any, Any]]:
-    return {key: np.load(file, mmap_mode="r") for key, file in files.items()}
 
 
 def _renamed(folder: Path, path: Path) -> bool:

@@ -1,7 +1,7 @@
 """A flowcore sink that fills a TensorFlow queue: ``pipeline.put_into_tf_queue(queue=...)``.
 
-TensorFlow is imported when `TFQueueSink` is first asked for, and not by the package itself: a worker
-process that only prepares arrays has no need of it.
+TensorFlow is imported when `TFQueueSink` is first asked for, and not by the package itself: a
+worker process that only prepares arrays has no need of it.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from flowcore import Batch
 from flowcore.errors import DataError, explain
-from numpy.typing import NDArray
 
 __all__ = ["ALIGNMENT", "Arrays", "Fitter", "Slots", "aligned_copy"]
 
@@ -72,7 +73,8 @@ class Fitter:
             for at, part in enumerate(parts):
                 _check(part, at, self.slots, self.many, where)
             dtypes = list(self.slots.dtypes)
-        if self.many and len({part.shape[:1] for part in parts}) != 1:
+        lengths = {part.shape[:1] for part in parts}
+        if self.many and (len(lengths) != 1 or () in lengths):
             raise DataError(
                 explain(
                     "many=True needs components with one entry for each item",
@@ -95,7 +97,7 @@ class Fitter:
         names = self.slots.names if self.slots is not None else None
         if isinstance(tensor, Mapping):
             if names is None:
-                tensor = _refused_dict(tensor, where)
+                raise _unwanted_dict(tensor, where)
             if set(tensor) != set(names):
                 raise DataError(
                     explain(
@@ -165,14 +167,16 @@ def _check(array: NDArray[Any], at: int, slots: Slots, many: bool, where: str) -
     ):
         raise DataError(
             explain(
-                f"component {slots.called(at)} has shape {found}{' for each item' if many else ''}, "
-                f"the queue takes {shape}",
+                f"component {slots.called(at)} has shape {found}"
+                f"{' for each item' if many else ''}, the queue takes {shape}",
                 where=where,
                 next=_shape_advice(found, shape, many),
             )
         )
     strings = array.dtype.kind == "O", wanted.kind == "O"
-    if strings == (True, True) or (not any(strings) and np.can_cast(array.dtype, wanted, "same_kind")):
+    if strings == (True, True) or (
+        not any(strings) and np.can_cast(array.dtype, wanted, "same_kind")
+    ):
         return
     raise DataError(
         explain(
@@ -198,8 +202,8 @@ def _shape_advice(found: tuple[int, ...], shape: tuple[int | None, ...], many: b
     return "reshape it in get_tensor, or make the queue with that shape, or with none"
 
 
-def _refused_dict(tensor: Mapping[str, Any], where: str) -> Any:
-    raise DataError(
+def _unwanted_dict(tensor: Mapping[str, Any], where: str) -> DataError:
+    return DataError(
         explain(
             f"get_tensor returned a dict ({', '.join(map(str, tensor))}), the queue has no names",
             where=where,

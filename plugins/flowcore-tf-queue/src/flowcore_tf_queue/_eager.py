@@ -6,12 +6,10 @@ either completes or is cancelled with nothing in the queue, and no public functi
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from typing import Any
 
+from flowcore import Cancel
 from flowcore.errors import Cancelled, SinkError, explain
-
 from flowcore_tf_queue._arrays import Arrays
 from flowcore_tf_queue._tensorflow import tf
 
@@ -20,8 +18,6 @@ from tensorflow.python.eager import cancellation, context, execute  # isort: ski
 
 __all__ = ["EagerDoor"]
 
-_SLICE = 0.2  # seconds between looks at the token, where the calling thread waits
-
 
 class EagerDoor:
     """Puts arrays into an eager queue.
@@ -29,17 +25,14 @@ class EagerDoor:
     Args:
         queue: any eager queue.
         many: put the entries of the first axis, one by one.
-        inline: ``put`` may be called in the main thread, which could not see a Ctrl-C while it is
-            in TensorFlow; a helper thread then does the waiting.
     """
 
-    def __init__(self, queue: Any, many: bool, inline: bool) -> None:
+    def __init__(self, queue: Any, many: bool) -> None:
         self._queue = queue
         self._many = many
         self._types = tuple(tf.as_dtype(dtype).as_datatype_enum for dtype in queue.dtypes)
-        self._helper = ThreadPoolExecutor(1, "flowcore-tf-queue") if inline else None
 
-    def put(self, arrays: Arrays, cancel: Any) -> None:
+    def put(self, arrays: Arrays, cancel: Cancel) -> None:
         """Put one item, or each of many; see `flowcore.Sink.put`."""
         if not self._many:
             self._put_one(arrays, cancel)
@@ -52,25 +45,14 @@ class EagerDoor:
         self._queue.close()
 
     def close(self) -> None:
-        """Let the helper thread go."""
-        if self._helper is not None:
-            self._helper.shutdown()
+        """Do nothing: the queue is the user's."""
 
-    def _put_one(self, arrays: Arrays, cancel: Any) -> None:
+    def _put_one(self, arrays: Arrays, cancel: Cancel) -> None:
         manager = cancellation.CancellationManager()
         with cancel.on_set(manager.start_cancel):
-            if self._helper is None:
-                self._enqueue(arrays, manager, cancel)
-                return
-            waiting = self._helper.submit(self._enqueue, arrays, manager, cancel)
-            try:
-                _wait_for(waiting, cancel)
-            except BaseException:
-                manager.start_cancel()  # a Ctrl-C: the enqueue must not outlive this call
-                waiting.exception()
-                raise
+            self._enqueue(arrays, manager)
 
-    def _enqueue(self, arrays: Arrays, manager: Any, cancel: Any) -> None:
+    def _enqueue(self, arrays: Arrays, manager: Any) -> None:
         tensors = [_adopted(array) for array in arrays]
         try:
             self._execute(
@@ -100,16 +82,6 @@ def closed_by_others(queue: Any) -> SinkError:
             next="leave the run before you close the queue: run.close() or pipeline.reset()",
         )
     )
-
-
-def _wait_for(waiting: Future[None], cancel: Any) -> None:
-    while True:
-        try:
-            waiting.result(_SLICE)
-        except NotYet:
-            cancel.is_set()  # the stall warning is given by a look at the token
-        else:
-            return
 
 
 def _adopted(array: Any) -> Any:

@@ -12,8 +12,8 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+from flowcore import Cancel
 from flowcore.errors import Cancelled, OptionError, PipelineError, SinkError, explain
-
 from flowcore_tf_queue._arrays import Arrays
 from flowcore_tf_queue._eager import closed_by_others
 from flowcore_tf_queue._tensorflow import tf
@@ -55,9 +55,10 @@ def ops_for(queue: Any, graph: Any, many: bool) -> Ops:
         if graph.finalized:
             raise PipelineError(
                 explain(
-                    f"the graph of the queue {queue.name!r} is finalized, and takes no enqueue op",
+                    f"the graph of the queue {queue.name!r} is finalized and takes no more ops",
                     why="MonitoredSession, Supervisor and graph.finalize() finalize a graph",
-                    next="write the pipeline first, down to put_into_tf_queue, then make the session",
+                    next="write the pipeline first, down to put_into_tf_queue, and then make the "
+                    "session",
                 )
             )
         with graph.as_default(), tf.name_scope("flowcore"), tf.control_dependencies(None):
@@ -164,7 +165,7 @@ class GraphDoor:
         self._in = 0  # items of this run that are in
         self._slice = tf.compat.v1.RunOptions(timeout_in_ms=_SLICE_MS)
 
-    def put(self, arrays: Arrays, cancel: Any) -> None:
+    def put(self, arrays: Arrays, cancel: Cancel) -> None:
         """Put one item, or each of many; see `flowcore.Sink.put`.
 
         Given up in the middle of many, the first entries are in, each whole and once.

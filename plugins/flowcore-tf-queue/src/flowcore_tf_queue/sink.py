@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+
 from flowcore import Batch, Cancel, Sink, SinkRun
 from flowcore.errors import Cancelled, OptionError, explain
-
 from flowcore_tf_queue._arrays import Arrays, Fitter, Slots
 from flowcore_tf_queue._eager import EagerDoor
 from flowcore_tf_queue._graph import GraphDoor, Ops, ops_for, raw_session
+from flowcore_tf_queue._helper import Door, Helped
 from flowcore_tf_queue._tensorflow import tf
 
 __all__ = ["TFQueueSink"]
@@ -78,7 +79,7 @@ class TFQueueSink(Sink):
         self._fitter = Fitter(get_tensor, None if queue is None else _slots(queue), many)
 
     @property
-    def prepare(self) -> Callable[[Batch], Arrays]:  # type: ignore[override]
+    def prepare(self) -> Callable[[Batch], Arrays]:
         """What makes a batch's arrays: an object without TensorFlow in it, for any worker."""
         return self._fitter
 
@@ -88,13 +89,13 @@ class TFQueueSink(Sink):
         self._made = threading.Event()  # set by the delivering thread; `result` waits for it
         if self._own:
             self._queue = None  # not that of a run before, if this object was given to one
-        self._door: GraphDoor | EagerDoor | None = None
+        self._door: Door | None = None
         self.lookahead = self._lookahead(run.batch_size)
         if self._ops is not None:
             session = raw_session(run.options.get("tf_session"), self._ops.graph)
-            self._door = GraphDoor(self._queue, self._ops, self._many, session)
+            self._door = self._entered(GraphDoor(self._queue, self._ops, self._many, session))
         elif not self._own:
-            self._door = EagerDoor(self._queue, self._many, run.inline)
+            self._door = self._entered(EagerDoor(self._queue, self._many))
         elif not tf.executing_eagerly():
             raise OptionError(
                 explain(
@@ -132,12 +133,15 @@ class TFQueueSink(Sink):
         self._made.wait()
         return self._queue
 
+    def _entered(self, door: Door) -> Door:
+        return Helped(door) if self._run.inline else door
+
     def _fit_own(self, arrays: Arrays) -> Arrays:
         if self._queue is None:
             dtypes = [tf.string if array.dtype == object else array.dtype for array in arrays]
             self._queue = tf.queue.FIFOQueue(self._capacity, dtypes)
             self._slots = _slots(self._queue)
-            self._door = EagerDoor(self._queue, self._many, self._run.inline)
+            self._door = self._entered(EagerDoor(self._queue, self._many))
             self._made.set()
             return arrays
         # What the queue takes was not known in `prepare`: the first item has said it since.

@@ -1,0 +1,52 @@
+"""How Sphinx builds these pages: Markdown by MyST, the reference from the docstrings."""
+
+import flowcore
+
+project = "flowcore"
+author = "the flowcore authors"
+copyright = author
+release = flowcore.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"flowcore {release}"
+myst_heading_anchors = 3
+
+# The docstrings: Google's sections, and single backticks around the name of another object.
+default_role = "py:obj"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # a dataclass's attributes once, not once more as members
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False
+autodoc_default_options = {"members": True}
+
+# Nothing is fetched, so names of Python and of libraries stay plain. Ours must lead somewhere.
+_OURS = "|".join(["flowcore", *flowcore.__all__, *flowcore.errors.__all__])
+nitpick_ignore_regex = [(r"py:.*", rf"(?!(?:{_OURS})\b).*")]
+
+
+def find_by_public_name(app, env, node, contnode):
+    """Resolve ``flowcore.sinks.Sink.put``, or in a docstring ``Sink.put``, to what it is here.
+
+    Objects are documented once, under the name that users write; annotations and docstrings know
+    them by the module that they live in, or by less.
+    """
+    python = env.get_domain("py")
+    wanted = node.get("reftarget", "").split(".")
+    for start in range(len(wanted)):
+        tail = "." + ".".join(wanted[start:])
+        found = [name for name in python.objects if name.endswith(tail)]
+        if len(found) == 1:
+            page = python.objects[found[0]]
+            builder, here = app.builder, node.get("refdoc", env.docname)
+            uri = builder.get_relative_uri(here, page.docname) + "#" + page.node_id
+            contnode.parent and contnode.parent.remove(contnode)
+            return _link(uri, contnode)
+    return None
+
+
+def setup(app):
+    """Register the above."""
+    app.connect("missing-reference", find_by_public_name)
