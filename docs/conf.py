@@ -1,5 +1,7 @@
 """How Sphinx builds these pages: Markdown by MyST, the reference from the docstrings."""
 
+from sphinx.util.nodes import make_refnode
+
 import flowcore
 
 project = "flowcore"
@@ -39,11 +41,9 @@ def find_by_public_name(app, env, node, contnode):
         tail = "." + ".".join(wanted[start:])
         found = [name for name in python.objects if name.endswith(tail)]
         if len(found) == 1:
-            page = python.objects[found[0]]
-            builder, here = app.builder, node.get("refdoc", env.docname)
-            uri = builder.get_relative_uri(here, page.docname) + "#" + page.node_id
-            contnode.parent and contnode.parent.remove(contnode)
-            return _link(uri, contnode)
+            place = python.objects[found[0]]
+            here = node.get("refdoc", env.docname)
+            return make_refnode(app.builder, here, place.docname, place.node_id, contnode)
     return None
 
 

@@ -424,16 +424,18 @@ def test_flowcore_batch_delivered_comes_in_order_after_the_put(observer, pipe, p
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])
-def test_flowcore_batch_delivered_that_raises_fails_the_run(observer, pipe, prefetch):
-    observer("""
+@pytest.mark.parametrize("error", [OSError, Cancelled])
+def test_flowcore_batch_delivered_that_raises_fails_the_run(observer, pipe, prefetch, error):
+    observer(f"""
+        from flowcore.errors import Cancelled
         @hookimpl
         def flowcore_batch_delivered(event):
             if event.number == 1:
-                raise OSError("no disk")
+                raise {error.__name__}("by another run")
         """)
     run = pipe.gen_batch(1, prefetch=prefetch, on_error="skip")
     assert next(run).number == 0
-    with pytest.raises(OSError, match="no disk"):
+    with pytest.raises(error, match="by another run"):
         next(run)
 
 

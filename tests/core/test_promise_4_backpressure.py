@@ -154,6 +154,17 @@ class Watched(Batch):
     def fail(self):
         raise ValueError("broken")
 
+    @action
+    def fail_in_turn(self):
+        try:
+            _look_up(self)
+        except KeyError as error:
+            raise ValueError("broken") from error
+
+
+def _look_up(batch):
+    raise KeyError(batch.number)
+
 
 @pytest.fixture
 def watched():
@@ -191,9 +202,11 @@ def test_a_run_to_the_end_keeps_no_batch(watched, prefetch):
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])
-@pytest.mark.parametrize("options", [{"on_error": "skip"}, {"on_error": "skip", "retries": 2}])
-def test_the_report_does_not_keep_skipped_batches_alive(watched, prefetch, options):
-    report = Dataset(50, watched).p.look().fail().run(1, prefetch=prefetch, **options)
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("action", ["fail", "fail_in_turn"])
+def test_the_report_does_not_keep_skipped_batches_alive(watched, prefetch, retries, action):
+    pipe = getattr(Dataset(50, watched).p.look(), action)()
+    report = pipe.run(1, prefetch=prefetch, on_error="skip", retries=retries)
     assert len(report.skipped) == 50
     gc.collect()
     assert not watched.alive

@@ -228,6 +228,17 @@ def test_an_error_in_the_shuffle_callable_comes_after_the_batches_before_it(pipe
 
 
 @every_way
+@pytest.mark.parametrize("error", [StopIteration(), Cancelled("by another run")], ids=repr)
+def test_a_shuffle_callable_that_raises_what_ends_a_loop_does_not_end_the_data(pipe, way, error):
+    def shuffle(order):
+        raise error
+
+    numbers, raised = deliver(pipe.gen_batch(4, shuffle, **way))
+    assert numbers == []
+    assert raised is not None
+
+
+@every_way
 def test_a_sink_that_cannot_be_opened_is_raised_in_the_call_that_starts_the_run(pipe, way):
     class Refusing(ListSink):
         def open(self, run):

@@ -197,6 +197,45 @@ def test_a_run_that_is_closed_before_it_starts_never_starts(pipe, way):
         next(run)
 
 
+@every_way
+def test_a_run_that_is_closed_by_another_thread_while_it_starts_is_gone(pipe, way):
+    opening, go_on = threading.Event(), threading.Event()
+
+    class Slow(QueueSink):
+        def open(self, run):
+            opening.set()
+            assert go_on.wait(10)
+
+    sink = Slow()
+    run = pipe.gen_batch(3, sink=sink, **way)
+    with ThreadPoolExecutor(2) as threads:
+        numbers = threads.submit(list, run)
+        assert opening.wait(10)
+        closed = threads.submit(run.close)
+        with pytest.raises(TimeoutError):
+            closed.result(0.1)  # the sink is still being opened
+        go_on.set()
+        closed.result(2)
+        assert numbers.result(2) == []
+    _until(lambda: sink.closed)
+    assert [type(error) for error in sink.closed] == [Cancelled]
+
+
+@every_way
+def test_a_run_that_is_closed_by_its_own_sink_while_it_starts_is_gone(pipe, way):
+    """As a signal handler does that comes in while a sink is opened."""
+
+    class Closing(QueueSink):
+        def open(self, started):
+            run.close()
+
+    sink = Closing()
+    run = pipe.gen_batch(3, sink=sink, **way)
+    assert list(run) == []
+    run.close()
+    assert [type(error) for error in sink.closed] == [Cancelled]
+
+
 @pytest.mark.timeout(10)
 @every_way
 def test_a_run_whose_sink_cannot_be_opened_raises_that_in_each_call(pipe, way):
@@ -259,7 +298,8 @@ def test_an_item_that_was_taken_while_the_run_was_left_is_in_once(pipe):
     assert sink.items == [0]
 
 
-def test_closing_does_not_wait_for_an_action_that_never_ends(pipe):
+@every_way
+def test_closing_does_not_wait_for_an_action_that_never_ends(pipe, way):
     started, release = threading.Event(), threading.Event()
 
     def hang(batch):
@@ -267,13 +307,19 @@ def test_closing_does_not_wait_for_an_action_that_never_ends(pipe):
             started.set()
             assert release.wait(20)
 
-    run = pipe.call(hang).gen_batch(1, num_workers=1)
-    next(run)
+    sink = QueueSink()
+    run = pipe.call(hang).gen_batch(1, sink=sink, **way)
+    consumer = threading.Thread(target=list, args=(run,))
+    consumer.start()
     assert started.wait(10)
     began = time.monotonic()
     run.close()
-    assert time.monotonic() - began < 1.2
+    waited = time.monotonic() - began
     release.set()
+    consumer.join()
+    assert waited < 1.2
+    _until(lambda: sink.closed)
+    assert [type(error) for error in sink.closed] == [Cancelled]
 
 
 def test_all_threads_that_wait_for_a_batch_are_let_go(pipe):
@@ -473,6 +519,8 @@ EXITS = {
     "next_batch": "pipe.next_batch(1, sink=Full(), prefetch=4)",
     "feed": "feed = pipe.feed(1, sink=Full()); feed.__enter__()",
     "an error": "run = pipe.gen_batch(1, sink=Full(), prefetch=4); next(run); sys.exit(3)",
+    "a thread in a running action": "threading.Thread(target=list, daemon=True, "
+    "args=(sleeping.gen_batch(1, sink=Full()),)).start(); time.sleep(0.2)",
     "a running action": "run = sleeping.gen_batch(1, sink=Full(), num_workers=2); next(run)",
 }
 
@@ -483,7 +531,8 @@ def test_a_program_ends_though_a_run_is_left_open(tmp_path, code):
     out, err = program.communicate(timeout=10)
     assert err == ""
     assert program.returncode == (3 if "exit" in code else 0)
-    assert out.splitlines()[-1] == "closed with Cancelled"
+    if "daemon" not in code:  # that action still has the run
+        assert out.splitlines()[-1] == "closed with Cancelled"
 
 
 # Helpers

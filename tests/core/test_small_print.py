@@ -114,7 +114,8 @@ def test_several_threads_may_take_from_one_run_and_each_batch_goes_to_one(option
         assert all(numbers == sorted(numbers) for numbers in taken)
 
 
-@pytest.mark.parametrize("prefetch", [0, 4])
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_several_threads_may_start_one_run(prefetch):
     opening, go_on = threading.Event(), threading.Event()
 
@@ -128,15 +129,15 @@ def test_several_threads_may_start_one_run(prefetch):
             assert go_on.wait(10)
 
     sink = Slow()
-    run = Dataset(2).p.gen_batch(1, sink=sink, prefetch=prefetch)
-    with ThreadPoolExecutor(2) as threads:
+    run = Dataset(9).p.gen_batch(1, sink=sink, prefetch=prefetch)
+    with ThreadPoolExecutor(5) as threads, run:
         first = threads.submit(next, run)
         assert opening.wait(10)
-        second = threads.submit(next, run)
+        others = [threads.submit(next, run) for _ in range(4)]
         with pytest.raises(TimeoutError):
-            second.exception(0.1)  # it waits for the start
+            others[-1].exception(0.1)  # they wait for the start
         go_on.set()
-        assert {first.result(10).number, second.result(10).number} == {0, 1}
+        assert {one.result(5).number for one in [first, *others]} == {0, 1, 2, 3, 4}
     assert sink.opened == 1
 
 

@@ -3,6 +3,7 @@
 import _thread
 import gc
 import logging
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -249,6 +250,15 @@ def test_a_put_that_waits_in_the_calling_thread_gives_the_stall_warning(caplog):
     assert [tensor.tolist() for tensor in released] == [[0, 1]]
 
 
+@pytest.fixture
+def interruptible():
+    """Have Ctrl-C interrupt, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_ctrl_c_ends_a_put_that_waits_in_the_main_thread_and_readers_are_told():
     def interrupt():
         assert sink.second.wait(WAIT)
