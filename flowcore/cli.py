@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--num-workers", type=int)
     run.add_argument("--on-error", choices=("raise", "skip"), default="raise")
     run.add_argument("--retries", type=int, default=0)
+    run.add_argument("--progress", action="store_true", help="say how far it is")
     run.add_argument("--sink", metavar="NAME", help="send the batches here, at the end")
     run.add_argument(
         "--sink-option",
@@ -117,6 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         num_workers=options.num_workers,
         on_error=options.on_error,
         retries=options.retries,
+        progress=options.progress,
         sink=sink,
     )
     print(report)

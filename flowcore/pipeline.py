@@ -165,8 +165,8 @@ class Pipeline:
                 0 runs all in the calling thread. By default 0, or twice ``num_workers`` where that
                 or ``executor`` is given.
             options: ``seed``, ``executor``, ``num_workers``, ``sink``, ``ordered``, ``on_error``,
-                ``retries``, ``stall_warning`` (see the reference), and those that the sinks, action
-                packs and the executor of this pipeline declare.
+                ``retries``, ``stall_warning``, ``progress`` (see the reference), and those that the
+                sinks, action packs and the executor of this pipeline declare.
 
         Raises:
             OptionError: a value that cannot be right.

@@ -19,6 +19,7 @@ from flowcore.hookspecs import BatchDelivered, BatchFailed, WorkerLostEvent
 from flowcore.index import Index
 from flowcore.run.compile import CompiledWork
 from flowcore.run.outlets import Outlets
+from flowcore.run.progress import Progress
 from flowcore.run.report import Report, Trouble
 from flowcore.run.settings import Settings
 from flowcore.run.stalls import StallWatch, Wait
@@ -70,6 +71,7 @@ class Delivery:
         self._judged = bool(hook.flowcore_batch_failed.get_hookimpls())
         self._prefetch = prefetch
         self._hands_over = hands_over
+        self._progress = Progress(report, sampler.batches) if settings.progress else None
         self._requests = 0
         self._skipped_in_a_row = 0
 
@@ -97,6 +99,11 @@ class Delivery:
             del attempt, outcome  # so that a batch lives no longer than its consumer wants
             yield batch
             del batch
+
+    def end(self) -> None:
+        """Note that the run is over."""
+        if self._progress is not None:
+            self._progress.end()
 
     def request(self) -> None:
         """Count a request of the consumer, in the thread that runs `batches`."""
@@ -215,6 +222,8 @@ class Delivery:
         self._report.batches += 1
         self._report.items += len(task.positions)
         self._count_epochs()
+        if self._progress is not None:
+            self._progress.show()
 
     def _count_epochs(self) -> None:
         settled = self._report.batches + len(self._report.skipped)

@@ -345,6 +345,7 @@ class Engine:
         if error is None and problem is not None:
             self._late = error = problem
             self._fail(problem)
+        self._delivery.end()
         self._conclude(error)
 
     def _fail(self, error: BaseException) -> None:

@@ -44,6 +44,7 @@ class Settings:
     on_error: Literal["raise", "skip"] = "raise"
     retries: int = 0
     stall_warning: float | None = 30.0
+    progress: bool = False
     plugin_options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -60,7 +61,7 @@ class Settings:
             self._check_int(name, least)
         for name, least in {"num_workers": 0, "retries": 0}.items():
             self._check_int(name, least)
-        for name in ("drop_last", "ordered"):
+        for name in ("drop_last", "ordered", "progress"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise OptionError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.on_error not in ("raise", "skip"):

@@ -1,6 +1,8 @@
 """Every Python block of the README files and the docs is run, a page from top to bottom.
 
-The blocks of a page share names: a page is one program. A block with a title, such as
+The blocks of a page share names: a page is one program. A text block that follows at once is what
+the block prints, where ``...`` stands for anything, and a fraction, which may be a time, for any
+other. A block with a title, such as
 ``toml title="pyproject.toml"`` or ``python title="tests/test_words.py"``, is a file. A page that
 has them is a project too: its files are there for the blocks, its plugins appear installed as its
 ``pyproject.toml`` says, and its tests are run at last.
@@ -13,6 +15,7 @@ import sys
 import tomllib
 from itertools import groupby
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from pytest_examples import find_examples
@@ -34,14 +37,16 @@ PAGES = [
 ]
 
 FILE = re.compile(r'^```\w+ title="(?P<name>[^"]+)"\n(?P<text>.*?)^```$', re.M | re.S)
+OUTPUT = re.compile(r"\s*^ *```text\n(?P<text>.*?)^ *```$", re.M | re.S)
 
 
 @pytest.mark.parametrize(("path", "blocks"), PAGES)
 def test_the_page_runs_from_top_to_bottom(
-    path, blocks, eval_example, install, tmp_path, monkeypatch
+    path, blocks, eval_example, install, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    files = {file["name"]: file["text"] for file in FILE.finditer(path.read_text("utf-8"))}
+    page = path.read_text("utf-8")
+    files = {file["name"]: file["text"] for file in FILE.finditer(page)}
     for name, text in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text, "utf-8")
@@ -54,8 +59,18 @@ def test_the_page_runs_from_top_to_bottom(
     for block in blocks:
         if "title" not in block.prefix_settings():
             names = eval_example.run(block, module_globals=names)
+            printed = capsys.readouterr().out
+            rest = "".join(page.splitlines(keepends=True)[block.end_line :])
+            if shown := OUTPUT.match(rest):
+                assert is_like(printed, shown["text"]), printed
     if Path("tests").exists():
         run_tests(places)
+
+
+def is_like(printed, shown):
+    """Return whether a block printed what the page shows."""
+    printed, shown = (re.sub(r" *[\d,]+\.\d+", " #", text) for text in (printed, dedent(shown)))
+    return re.fullmatch(re.escape(shown).replace(r"\.\.\.", ".*"), printed, re.S) is not None
 
 
 def installed(project, install):
