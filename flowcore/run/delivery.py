@@ -140,6 +140,8 @@ class Delivery:
         assert attempt.future is not None
         try:
             outcome = attempt.future.result()
+        except KeyboardInterrupt:  # a Ctrl-C that came just now, in a run without threads
+            raise
         except BaseException as error:
             lost = self._lost(attempt, error)
             if lost is None:
