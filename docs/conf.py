@@ -1,6 +1,10 @@
 """How Sphinx builds these pages: Markdown by MyST, the reference from the docstrings."""
 
+import re
+
+from numpy.typing import ArrayLike
 from sphinx.util.nodes import make_refnode
+from sphinx.util.typing import stringify_annotation
 
 import flowcore
 
@@ -13,6 +17,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"flowcore {release}"
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 # The docstrings: Google's sections, and single backticks around the name of another object.
@@ -21,12 +26,19 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # a dataclass's attributes once, not once more as members
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 autodoc_default_options = {"members": True}
 
 # Nothing is fetched, so names of Python and of libraries stay plain. Ours must lead somewhere.
 _OURS = "|".join(["flowcore", *flowcore.__all__, *flowcore.errors.__all__])
 nitpick_ignore_regex = [(r"py:.*", rf"(?!(?:{_OURS})\b).*")]
+nitpick_ignore = [("py:class", "flowcore.batch.Function")]  # a type variable
+
+_ARRAY = re.compile(
+    r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[([\w.~]+)\]\]"
+)
+_ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
 
 
 def find_by_public_name(app, env, node, contnode):
@@ -47,6 +59,23 @@ def find_by_public_name(app, env, node, contnode):
     return None
 
 
+def keep_colons(app, what, name, obj, options, lines):
+    """Keep napoleon from taking ``a: b``, the first line about a property, for its type."""
+    if what == "property":
+        lines[:0] = ["..", ""]
+
+
+def write_arrays_as_the_source_does(app, what, name, obj, options, signature, returned):
+    """Put NumPy's names for its long types back."""
+    texts = (signature, returned)
+    return tuple(
+        text and _ARRAY.sub(r"~numpy.typing.NDArray[\1]", text.replace(_ARRAY_LIKE, "ArrayLike"))
+        for text in texts
+    )
+
+
 def setup(app):
     """Register the above."""
     app.connect("missing-reference", find_by_public_name)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # napoleon's is 500
+    app.connect("autodoc-process-signature", write_arrays_as_the_source_does)

@@ -1,5 +1,8 @@
 """The index: what it may be made of, and the way between ids and positions."""
 
+# Fails until the core is repaired (take the name out with the repair):
+#   test_positions_are_the_inverse_of_ids
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -65,7 +68,7 @@ def test_repeated_ids_are_refused_with_their_positions():
 
 
 @given(IDS)
-@example([2**63, -1])  # no integer dtype holds both
+@example([2**63 + 1, 0])  # no signed integer dtype holds both
 def test_positions_are_the_inverse_of_ids(ids):
     index = Index(ids)
     positions = np.arange(len(ids))

@@ -1,5 +1,8 @@
 """The small print of the promises, and the rules of `feed`."""
 
+# Fails until the core is repaired (take the name out with the repair):
+#   test_several_threads_may_start_one_run[1]
+
 import queue
 import signal
 import threading
@@ -165,16 +168,18 @@ def test_after_a_ctrl_c_a_run_goes_on_raising_it(pipe):
     class Late(ListSink):
         def put(self, item, cancel):
             if item == 1:
-                assert asked.wait(10)
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 assert cancel.wait(10)
             super().put(item, cancel)
 
-    def note(batch):
-        if batch.number == 2:  # begun when the second batch is asked for
+    def keep_the_second_until_it_is_asked_for(batch):
+        if batch.number == 1:
+            assert asked.wait(10)
+        if batch.number == 3:  # begun when the second is asked for
             asked.set()
 
-    run = pipe.call(note).gen_batch(1, prefetch=1, sink=Late())
+    pipe = pipe.call(keep_the_second_until_it_is_asked_for)
+    run = pipe.gen_batch(1, num_workers=2, prefetch=2, sink=Late())
     assert next(run).number == 0
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):

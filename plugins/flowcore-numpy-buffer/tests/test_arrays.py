@@ -155,20 +155,31 @@ def test_during_the_run_the_result_is_a_read_only_view_that_does_not_change():
         np.testing.assert_array_equal(view, expected)
 
 
+def test_room_for_all_items_is_made_once_where_their_number_is_known():
+    run = numbers(10).gen_batch(3, sink="numpy-buffer")
+    next(run)
+    first = run.report.results["numpy-buffer"]
+    list(run)
+    assert np.shares_memory(first, run.report.results["numpy-buffer"])
+
+
+@pytest.mark.usefixtures("eager_threads")
 def test_another_thread_sees_no_item_before_it_is_whole():
-    items, seen, done = {"x": np.ones((20, 100_000)), "y": np.arange(20)}, [], threading.Event()
+    items, seen, done = {"x": np.ones((20, 10_000)), "y": np.arange(20)}, [], threading.Event()
     sink = NumpyBufferSink()
 
     def look():
         while not done.is_set():
-            if sink.result is not None:
-                images, labels = sink.result.values()
+            result = sink.result
+            if result is not None:
+                images, labels = result.values()
                 seen.append(len(images) == len(labels) and bool((images[-1:, -1] == 1).all()))
 
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(look)
         try:
-            fc.Dataset(20, preloaded=items).p.run(1, sink=sink)
+            for _ in range(50):
+                fc.Dataset(20, preloaded=items).p.run(1, sink=sink)
         finally:
             done.set()
         reader.result()

@@ -34,15 +34,6 @@ def photos(length=6):
     return fc.Dataset(length, preloaded=parts).p
 
 
-@pytest.fixture
-def eager_threads():
-    """Have threads take turns after a few steps, so that they meet at bad moments."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
-
-
 def listed(folder):
     """All that is below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
@@ -233,10 +224,9 @@ def test_of_two_runs_into_one_path_at_once_the_later_end_stays_whole(tmp_path, k
     assert not [name for name in listed(tmp_path) if name.startswith(".")]
 
 
+@pytest.mark.usefixtures("eager_threads")
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_runs_that_end_at_once_in_several_threads_leave_one_of_them_whole(
-    tmp_path, kind, eager_threads
-):
+def test_runs_that_end_at_once_in_several_threads_leave_one_of_them_whole(tmp_path, kind):
     def run(length):
         pipeline = make(length).put_into_numpy_buffer(path=path)
         together.wait()

@@ -10,7 +10,6 @@ import errno
 import io
 import os
 import shutil
-import stat
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,52 +22,16 @@ from numpy.lib import format as npy
 from flowcore.errors import DataError, OptionError, explain
 from flowcore_numpy_buffer._collection import Collection, Column
 from flowcore_numpy_buffer._item import Item, Key, assembled
+from flowcore_numpy_buffer._target import check_folder, check_target, file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     from flowcore import Cancel
 
-__all__ = ["FileStore", "check_target"]
-
-
-def check_target(path: Path) -> None:
-    """Refuse a path that could not be written to, or where the run would destroy something else.
-
-    Raises:
-        OptionError: its folder does not exist, or something is there that no run has written.
-    """
-    if not path.parent.is_dir():
-        raise OptionError(
-            explain(
-                f"there is no folder {path.parent}",
-                where=f"path={str(path)!r}",
-                next=f"make it first: pathlib.Path({str(path.parent)!r}).mkdir(parents=True)",
-            )
-        )
-    try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-    except FileNotFoundError:
-        return
-    if is_folder and path.suffix != ".npy":
-        _check_folder(path, None)
-    elif is_folder:
-        raise OptionError(
-            explain(
-                f"{path} is a folder, and a path that ends in .npy is a file for one array",
-                next="give the folder for several arrays a name without .npy",
-            )
-        )
-    elif path.suffix != ".npy":
-        raise OptionError(
-            explain(
-                f"{path} is a file, and a path that does not end in .npy is a folder for several "
-                "arrays",
-                next="end the name of the file for one array in .npy",
-            )
-        )
+__all__ = ["FileStore"]
 
 
 class FileStore:
@@ -129,7 +92,7 @@ class FileStore:
     def _new_columns(self, item: Item) -> Mapping[Key, Column]:
         self._check_layout(item)
         for key, rows in item.arrays.items():
-            column = _FileColumn(self._temporary / _file_name(key), rows, item.where(key))
+            column = _FileColumn(self._temporary / file_name(key), rows, item.where(key))
             self._files.callback(column.close)
             self._columns[key] = column
         return self._columns
@@ -159,7 +122,7 @@ class FileStore:
                 )
             )
         if not single:
-            _check_folder(self._path, item.arrays)
+            check_folder(self._path, item.arrays)
 
     def _publish(self, keys: tuple[Key, ...]) -> None:
         if not keys:
@@ -170,7 +133,7 @@ class FileStore:
                     next="look at report.skipped, and whether the dataset is empty",
                 )
             )
-        final = {key: self._path if key is None else self._path / _file_name(key) for key in keys}
+        final = {key: self._path if key is None else self._path / file_name(key) for key in keys}
         # Mapped before they move, as another run may put its own in their place right after; but
         # Windows does not rename what is mapped.
         maps = {} if os.name == "nt" else self._maps()
@@ -196,7 +159,7 @@ class FileStore:
         aside: list[Path] = []
         try:
             while not _renamed(self._temporary, self._path):
-                _check_folder(self._path, keys)
+                check_folder(self._path, keys)
                 aside.append(self._temporary.with_suffix(f".old{len(aside)}"))
                 try:
                     self._path.rename(aside[-1])
@@ -263,10 +226,6 @@ class _FileColumn:
         return made.getvalue()
 
 
-def _file_name(key: Key) -> str:
-    return "array.npy" if key is None else f"{key}.npy"
-
-
 def _renamed(folder: Path, path: Path) -> bool:
     """Rename a folder; return whether that was possible, as nothing was in the way."""
     try:
@@ -276,28 +235,3 @@ def _renamed(folder: Path, path: Path) -> bool:
             return False
         raise
     return True
-
-
-def _check_folder(path: Path, keys: Iterable[Key] | None) -> None:
-    """Refuse a folder that holds more than the arrays of ``keys``; ``None`` allows any arrays."""
-    known = None if keys is None else {_file_name(key) for key in keys}
-    try:
-        with os.scandir(path) as entries:
-            others = sorted(
-                entry.name
-                for entry in entries
-                if not entry.name.endswith(".npy")
-                or (known is not None and entry.name not in known)
-                or not entry.is_file(follow_symlinks=False)
-            )
-    except FileNotFoundError:
-        return  # there is none, or another run has just moved it
-    if others:
-        raise OptionError(
-            explain(
-                f"{path} holds {', '.join(map(repr, others[:3]))}"
-                f"{', ...' if len(others) > 3 else ''}, which this run would not write again",
-                why="the folder is replaced as a whole when the run is complete",
-                next="give path= the name of a new folder, or remove the old one",
-            )
-        )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flowcore import Batch, Cancel, Sink, SinkRun
 from flowcore.errors import OptionError, explain
 from flowcore_numpy_buffer._collection import MemoryStore
-from flowcore_numpy_buffer._files import FileStore, check_target
+from flowcore_numpy_buffer._files import FileStore
 from flowcore_numpy_buffer._item import Item
+from flowcore_numpy_buffer._target import check_target
 from flowcore_numpy_buffer.buffer import BufferStore
 
 if TYPE_CHECKING:
