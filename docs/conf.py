@@ -35,9 +35,7 @@ _OURS = "|".join(["flowcore", *flowcore.__all__, *flowcore.errors.__all__])
 nitpick_ignore_regex = [(r"py:.*", rf"(?!(?:{_OURS})\b).*")]
 nitpick_ignore = [("py:class", "flowcore.batch.Function")]  # a type variable
 
-_ARRAY = re.compile(
-    r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[([\w.~]+)\]\]"
-)
+_ARRAY = re.compile(r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[([\w.~]+)\]\]")
 _ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
 
 
@@ -60,22 +58,23 @@ def find_by_public_name(app, env, node, contnode):
 
 
 def keep_colons(app, what, name, obj, options, lines):
-    """Keep napoleon from taking ``a: b``, the first line about a property, for its type."""
-    if what == "property":
+    """Keep napoleon from taking ``a: b``, the first line about an attribute, for its type."""
+    if what in ("attribute", "property"):
         lines[:0] = ["..", ""]
 
 
-def write_arrays_as_the_source_does(app, what, name, obj, options, signature, returned):
-    """Put NumPy's names for its long types back."""
-    texts = (signature, returned)
-    return tuple(
-        text and _ARRAY.sub(r"~numpy.typing.NDArray[\1]", text.replace(_ARRAY_LIKE, "ArrayLike"))
-        for text in texts
-    )
+def write_types_as_the_source_does(app, what, name, obj, options, signature, returned):
+    """Put NumPy's short names of long types back; make defaults readable that are no Python."""
+
+    def shortened(text):
+        text = text.replace(_ARRAY_LIKE, "ArrayLike").replace("<factory>", "...")
+        return _ARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
+
+    return tuple(text and shortened(text) for text in (signature, returned))
 
 
 def setup(app):
     """Register the above."""
     app.connect("missing-reference", find_by_public_name)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # napoleon's is 500
-    app.connect("autodoc-process-signature", write_arrays_as_the_source_does)
+    app.connect("autodoc-process-signature", write_types_as_the_source_does)

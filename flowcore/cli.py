@@ -93,6 +93,8 @@ def _plugins(options: argparse.Namespace) -> int:
         print("  ".join([*padded, row[3]]))
     for reason in reasons:
         print(f"\n{reason}")
+    if options.check and not broken:
+        print(f"all {len(rows) - 1} can be imported")
     return 1 if broken else 0
 
 
@@ -153,11 +155,12 @@ def _load_pipeline(target: str) -> Pipeline:
             )
         ) from None
     if not hasattr(module, attribute):
-        known = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]
+        runnable = (Pipeline, Dataset)
+        known = [name for name, value in vars(module).items() if isinstance(value, runnable)]
         raise PipelineError(
             explain(
                 f"module {name!r} has no {attribute!r}",
-                why=f"its pipelines: {', '.join(known) or 'none'}",
+                why=f"its pipelines and datasets: {', '.join(known) or 'none'}",
                 next=near(attribute, known),
             )
         )

@@ -35,6 +35,8 @@ class Dataset:
     def __init__(
         self, index: IndexLike, batch_class: type[Batch] = Batch, preloaded: Any = None
     ) -> None:
+        if isinstance(index, Dataset):
+            index = index.index
         self._source = Source(Index(index), batch_class, preloaded)
         for name in dir(Pipeline):
             if action_mark(getattr(batch_class, name, None)) is not None:
@@ -78,4 +80,9 @@ class Dataset:
         Raises:
             KeyError: an id that is not in the index.
         """
-        return self._source.make(self.index.positions(ids))
+        try:
+            positions = self.index.positions(ids)
+        except KeyError as error:
+            error.add_note("flowcore: no item of the dataset has this id; see dataset.index")
+            raise
+        return self._source.make(positions)

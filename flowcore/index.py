@@ -36,7 +36,15 @@ class Index:
         self._ids: range | NDArray[Any] = _as_ids(ids)
         self._positions: dict[Any, int] | None = None
         if isinstance(self._ids, np.ndarray):
-            self._positions = {id_: position for position, id_ in enumerate(self._ids.tolist())}
+            try:
+                self._positions = {id_: at for at, id_ in enumerate(self._ids.tolist())}
+            except TypeError as error:
+                raise OptionError(
+                    explain(
+                        f"ids must be hashable, as ints, strings and tuples are: {error}",
+                        next="use Dataset(len(ids)), and keep the ids as a component",
+                    )
+                ) from None
             if len(self._positions) != len(self._ids):
                 raise OptionError(_duplicates(self._ids.tolist()))
 
@@ -147,7 +155,9 @@ def _list_array(ids: list[Any]) -> NDArray[Any]:
     """
     for kind in (str, int):
         if ids and all(type(id_) is kind for id_ in ids):
-            return np.array(ids)
+            array = np.array(ids)
+            if array.dtype.kind in "iU":  # not of ints that only fit into floats
+                return array
     array = np.empty(len(ids), dtype=object)
     array[:] = ids
     return array

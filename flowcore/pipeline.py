@@ -10,6 +10,7 @@ from typing import Any
 from flowcore.batch import Batch, action_mark
 from flowcore.errors import (
     AmbiguousPlugin,
+    ArgumentError,
     PipelineError,
     RunInProgress,
     UnknownAction,
@@ -67,8 +68,7 @@ class Pipeline:
         if isinstance(sink, Sink) and options:
             raise PipelineError("options go with a sink's name, not with a Sink object")
         made = as_sink((sink, options) if isinstance(sink, str) else sink)
-        name = sink if isinstance(sink, str) else type(made).__name__
-        return self._then(SinkStep(name.rpartition(":")[2], made, options))
+        return self._then(SinkStep(made.sink_name or type(made).__name__, made, options))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what copy, pickle and inspect ask every object for
@@ -272,7 +272,14 @@ class Pipeline:
         name = found[0] if found else attribute.replace("_", "-")
         find("flowcore.sinks", name)  # an unknown one is told what is installed
 
-        def write(**options: Any) -> Pipeline:
+        def write(*args: Any, **options: Any) -> Pipeline:
+            if args:
+                raise ArgumentError(
+                    explain(
+                        f"{_PUT}{attribute} takes its options by name, got {args[0]!r:.60}",
+                        next=f"{_PUT}{attribute}(option=...)",
+                    )
+                )
             return self.put_into(name, **options)
 
         write.__name__ = _PUT + attribute
@@ -378,5 +385,6 @@ def _other_arguments(different: list[str], begun: Any, arguments: Any) -> str:
     return explain(
         "next_batch goes on with the run in progress, which was begun with other arguments",
         why="; ".join(f"{show(begun, name)}, now {show(arguments, name)}" for name in different),
-        next="pass the same arguments, or call pipeline.reset() to start over",
+        next="pass the same arguments (of a generator or a function, the same object), or call "
+        "pipeline.reset() to start over",
     )

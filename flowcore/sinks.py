@@ -138,6 +138,9 @@ class Sink(ABC):
     #: The options of a run that this sink understands, with what they are.
     run_options: ClassVar[Mapping[str, str]] = {}
 
+    #: What the sink is called in results and messages: its plugin's name, where made by name.
+    sink_name: str = ""
+
     #: How many batches must be in before a consumer can take one, for a sink that shuffles. Read
     #: after ``open``; a run whose ``prefetch`` cannot reach it is refused.
     lookahead: int = 1
@@ -197,7 +200,10 @@ def sink(name: str, /, **options: Any) -> Sink:
         UnknownPlugin, AmbiguousPlugin, BrokenPlugin: the name does not lead to one sink.
         ArgumentError: options that the sink does not take.
     """
-    return make(find("flowcore.sinks", name), Sink, options)  # type: ignore[type-abstract]
+    info = find("flowcore.sinks", name)
+    made = make(info, Sink, options)  # type: ignore[type-abstract]
+    made.sink_name = info.name
+    return made
 
 
 def make(info: PluginInfo, base: type[Made], options: Mapping[str, Any]) -> Made:

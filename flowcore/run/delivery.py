@@ -92,7 +92,7 @@ class Delivery:
             if outcome.items:
                 self._outlets.put(outcome.items, self._cancel, self._watch, called(attempt.task))
             window.drop(attempt)
-            self._count(attempt.task)
+            self._count(len(outcome.batch))
             if self._observed:
                 self._tell_delivered(attempt.task, outcome.batch)
             batch = outcome.batch
@@ -220,9 +220,9 @@ class Delivery:
 
     # Telling
 
-    def _count(self, task: Task) -> None:
+    def _count(self, items: int) -> None:
         self._report.batches += 1
-        self._report.items += len(task.positions)
+        self._report.items += items
         self._count_epochs()
         if self._progress is not None:
             self._progress.show()
@@ -234,7 +234,7 @@ class Delivery:
     def _tell_delivered(self, task: Task, batch: Batch) -> None:
         self._hook.flowcore_batch_delivered(
             event=BatchDelivered(
-                epoch=task.epoch, number=task.number, items=len(task.positions), batch=batch
+                epoch=task.epoch, number=task.number, items=len(batch), batch=batch
             )
         )
 
@@ -243,7 +243,8 @@ class Delivery:
 
     def _trouble(self, task: Task, error: BaseException, step: str) -> Trouble:
         # The report keeps the error, and must not keep the batch with the frames of its traceback.
-        traceback.clear_frames(error.__traceback__)
+        for link in _chain(error):
+            traceback.clear_frames(link.__traceback__)
         return Trouble(task.epoch, task.number, self._ids(task), step, error)
 
     def _note(self, error: BaseException, task: Task, step: str) -> None:
@@ -276,6 +277,18 @@ class Delivery:
             f"ids {first_ids(self._ids(task))}",
             next="look what it waits for; if it may take so long, stall_warning= sets the seconds",
         )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Generate an error and those that it was raised from, or in the handling of."""
+    seen: set[int] = set()
+    links: list[BaseException | None] = [error]
+    while links:
+        link = links.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            links += [link.__cause__, link.__context__]
 
 
 def called(task: Task) -> str:

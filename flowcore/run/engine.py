@@ -8,7 +8,6 @@ for batches, waits for them, and leaves.
 from __future__ import annotations
 
 import atexit
-import inspect
 import logging
 import threading
 import weakref
@@ -98,6 +97,7 @@ class Engine:
         self.ended = threading.Event()
         self.complete = False
         self._started = self._finished = self._left = False
+        self._stepping = False  # the consumer is in the delivering side
         self._late: BaseException | None = None  # what a sink's close failed of at the end
         self._traceback: TracebackType | None = None
         self._handed: SimpleQueue[Any] = SimpleQueue()  # from the delivering thread
@@ -113,7 +113,6 @@ class Engine:
         with self._turn:
             if self._started or self._left:
                 return
-            self._started = True
             self._hook = hooks().hook
             self.report.start()
             try:
@@ -122,8 +121,12 @@ class Engine:
                 self._fail(error)
                 self._conclude(error)
                 raise
+            finally:
+                self._started = True  # only now: until then the other consumers wait for the turn
             _live.add(self)
-            if not self._inline:
+            if self._left:  # closed by one of its sinks
+                self._finish(Cancelled("the run was left while it started"))
+            elif not self._inline:
                 self._watch.start()
                 self._thread = threading.Thread(
                     target=self._deliver, name="flowcore-deliver", daemon=True
@@ -223,10 +226,13 @@ class Engine:
         with self._turn:
             self.raise_error()
             self._delivery.request()
+            self._stepping = True
             try:
                 batch = next(self._stream)
             except Cancelled:
                 raise StopIteration from None  # left by another thread, or by an action
+            finally:
+                self._stepping = False
             if self._left:
                 self._stream.close()
             return batch
@@ -248,6 +254,7 @@ class Engine:
         try:
             if self._inline:
                 with self._turn:
+                    self._stepping = True
                     deque(self._stream, maxlen=0)  # keeps no batch while the next is made
             else:
                 self.ended.wait()
@@ -272,15 +279,15 @@ class Engine:
             if self._thread is not threading.current_thread():
                 self._thread.join(_PATIENCE)
             return
-        with self._turn:
-            # One that is running is left when its step is over, or at its next look at the token.
-            if (
-                self._started
-                and not self._finished
-                and inspect.getgeneratorstate(self._stream) != inspect.GEN_RUNNING
-            ):
-                self._stream.close()
-                self._finish(Cancelled("the run was left before its first batch"))
+        # A step that is being taken is not waited for longer than a thread would be: the run is
+        # then left when the step is over, or at its next look at the token.
+        if self._turn.acquire(timeout=_PATIENCE):
+            try:
+                if self._started and not self._finished and not self._stepping:
+                    self._stream.close()
+                    self._finish(Cancelled("the run was left before its first batch"))
+            finally:
+                self._turn.release()
 
     def abandon(self) -> None:
         """Leave the run as nobody holds it any more; called by the garbage collector.
@@ -323,6 +330,10 @@ class Engine:
             self._finish(Cancelled("the run was left before its end"))
             raise
         except BaseException as error:
+            if isinstance(error, Cancelled) and not self._cancel.is_set():
+                stray = _stray(error)
+                self._finish(stray)
+                raise stray from error
             self._finish(error)
             raise
         self._finish(None)
@@ -385,8 +396,8 @@ def make_one(recipe: Recipe, settings: Settings, number: int, epoch: int) -> Bat
     sampler = engine.sampler
     if not (0 <= number < sampler.epoch_batches and epoch >= 0):
         raise IndexError(
-            f"no batch {number} in epoch {epoch}: an epoch has {sampler.epoch_batches} batches "
-            f"of {sampler.batch_size} or fewer of {sampler.length} items"
+            f"no batch {number} in epoch {epoch}: {sampler.length} items in batches of "
+            f"{sampler.batch_size} make {sampler.epoch_batches} batches, counted from 0"
         )
     work = compile_recipe(recipe, engine._source, [], {})
     outcome = work(Task(epoch, number, sampler.positions(epoch, number), sampler.seed))
@@ -394,6 +405,17 @@ def make_one(recipe: Recipe, settings: Settings, number: int, epoch: int) -> Bat
         raise outcome.error
     assert outcome.batch is not None
     return outcome.batch
+
+
+def _stray(error: Cancelled) -> PipelineError:
+    """Return an error in place of one that would say that the run is being left."""
+    return PipelineError(
+        explain(
+            f"something in the run raised {error!r}, and the run is not being left",
+            why="it may be of another run, or of a sink that was not told to give up",
+            next="let a hook, a shuffle or a sink raise Cancelled only when its token is set",
+        )
+    )
 
 
 @atexit.register

@@ -62,10 +62,8 @@ class Outlets:
             watch.begin((name, batch), lambda name=name: _full(name, batch))  # type: ignore[misc]
             try:
                 sink.put(item, cancel)
-            except Cancelled as error:
-                if cancel.is_set():
-                    raise
-                raise _unfit(name, batch, error) from error
+            except Cancelled:
+                raise
             except (StopIteration, GeneratorExit) as error:
                 raise _unfit(name, batch, error) from error
             except BaseException as error:
@@ -94,15 +92,8 @@ class Outlets:
 
 
 def _unfit(name: str, batch: str, error: BaseException) -> SinkError:
-    """Return an error in place of one that stands for the end of something else."""
-    return SinkError(
-        explain(
-            f"put of sink {name!r} raised {error!r}",
-            where=batch,
-            why="the run is not being left",
-            next="raise Cancelled only when the token is set, and never the end of an iteration",
-        )
-    )
+    """Return an error in place of one that stands for the end of an iteration."""
+    return SinkError(explain(f"put of sink {name!r} raised {error!r}", where=batch))
 
 
 def _too_short(name: str, lookahead: int, prefetch: int) -> str:

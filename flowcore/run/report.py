@@ -38,7 +38,7 @@ class Trouble:
         )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Report:
     """What happened in a run. It is kept up to date while the run goes on.
 
@@ -80,6 +80,9 @@ class Report:
     def results(self) -> dict[str, Any]:
         """What each sink says is its result, by the sink's name; a second one is ``name-2``."""
         return self._read_results()
+
+    def __repr__(self) -> str:  # the table, as a notebook shows it
+        return str(self)
 
     def __str__(self) -> str:
         seconds = self.seconds or 1e-9

@@ -188,12 +188,9 @@ class Settings:
         """Return the recipe with the run's own sink at its end, if it has one."""
         if self.sink is None:
             return recipe
-        name = self.sink if isinstance(self.sink, str) else None
-        if isinstance(self.sink, tuple) and self.sink:
-            name = str(self.sink[0])
         made = as_sink(self.sink)
         return recipe.then(
-            SinkStep((name or type(made).__name__).rpartition(":")[2], made, given=name is None)
+            SinkStep(made.sink_name or type(made).__name__, made, given=made is self.sink)
         )
 
     def check_options(self, recipe: Recipe) -> None:

@@ -79,8 +79,8 @@ class Window:
 
     def fill(self, budget: int) -> None:
         """Submit tasks until ``budget`` have been, in all."""
-        if self._lone is not None and not _done(self._lone):
-            return
+        if self._lone is not None:
+            return  # nothing may join it until it is settled
         if self._suspects:
             self._run_alone()
             return
@@ -125,6 +125,8 @@ class Window:
         is not known to be the cause.
         """
         attempt.losses += 1
+        if attempt is self._lone:
+            self._lone = None
         if attempt.alone and attempt.losses > max(1, retries):
             lost = WorkerLost(
                 explain(

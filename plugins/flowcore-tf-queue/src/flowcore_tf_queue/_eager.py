@@ -73,13 +73,21 @@ class EagerDoor:
         execute.execute_with_cancellation(op, 0, inputs, attributes, current, manager)
 
 
+def called(queue: Any) -> str:
+    """Return what a queue is called in messages: an eager one has no name of its own."""
+    in_graph = hasattr(queue.queue_ref, "graph")
+    return f"the {type(queue).__name__}" + (f" {queue.name!r}" if in_graph else "")
+
+
 def closed_by_others(queue: Any) -> SinkError:
     """Return the error of a queue that is closed while the run still has items for it."""
     return SinkError(
         explain(
-            f"the queue {queue.name!r} was closed while the run had items for it",
-            why="somebody closed it, or its session; the run did not",
-            next="leave the run before you close the queue: run.close() or pipeline.reset()",
+            f"{called(queue)} is closed, and the run has items for it",
+            why="this run did not close it: a feed before it did, at its end, or you, or the end of "
+            "its session",
+            next="feed a new queue, or give the feed before close_queue=False; leave a run before "
+            "you close its queue: run.close() or pipeline.reset()",
         )
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 from flowcore import Cancel
 from flowcore.errors import Cancelled, OptionError, PipelineError, SinkError, explain
 from flowcore_tf_queue._arrays import Arrays
-from flowcore_tf_queue._eager import closed_by_others
+from flowcore_tf_queue._eager import called, closed_by_others
 from flowcore_tf_queue._tensorflow import tf
 
 __all__ = ["GraphDoor", "Ops", "ops_for", "raw_session"]
@@ -55,7 +55,7 @@ def ops_for(queue: Any, graph: Any, many: bool) -> Ops:
         if graph.finalized:
             raise PipelineError(
                 explain(
-                    f"the graph of the queue {queue.name!r} is finalized and takes no more ops",
+                    f"the graph of {called(queue)} is finalized and takes no more ops",
                     why="MonitoredSession, Supervisor and graph.finalize() finalize a graph",
                     next="write the pipeline first, down to put_into_tf_queue, and then make the "
                     "session",
@@ -203,7 +203,7 @@ class GraphDoor:
             raise SinkError(
                 explain(
                     f"the session cannot be used any more: {error}",
-                    where=f"while an item was put into the queue {self._queue.name!r}",
+                    where=f"while an item was put into {called(self._queue)}",
                     next="leave the run before you close the session: run.close() or "
                     "pipeline.reset()",
                 )

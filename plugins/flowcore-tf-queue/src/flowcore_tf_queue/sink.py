@@ -13,7 +13,7 @@ import numpy as np
 from flowcore import Batch, Cancel, Sink, SinkRun
 from flowcore.errors import Cancelled, OptionError, explain
 from flowcore_tf_queue._arrays import Arrays, Fitter, Slots
-from flowcore_tf_queue._eager import EagerDoor
+from flowcore_tf_queue._eager import EagerDoor, called
 from flowcore_tf_queue._graph import GraphDoor, Ops, ops_for, raw_session
 from flowcore_tf_queue._helper import Door, Helped
 from flowcore_tf_queue._tensorflow import tf
@@ -90,6 +90,7 @@ class TFQueueSink(Sink):
         if self._own:
             self._queue = None  # not that of a run before, if this object was given to one
         self._door: Door | None = None
+        self._check_room(run)
         self.lookahead = self._lookahead(run.batch_size)
         if self._ops is not None:
             session = raw_session(run.options.get("tf_session"), self._ops.graph)
@@ -155,7 +156,9 @@ class TFQueueSink(Sink):
             return self._own and self._run.feed
         if self._close_queue is not None:
             return self._close_queue
-        return self._run.feed or (error is None and self.lookahead > 1)
+        # Of an eager shuffling queue it is not known how many items it keeps back.
+        shuffles = self.lookahead > 1 or (self._ops is None and self._is_shuffle())
+        return self._run.feed or (error is None and shuffles)
 
     def _end_queue(self) -> None:
         # TensorFlow closes a queue after the enqueues that wait in it, and cannot be told to stop
@@ -173,14 +176,35 @@ class TFQueueSink(Sink):
         closer.join(_PATIENCE)
         if closer.is_alive():
             _log.warning(
-                "flowcore closes the queue %r behind enqueues of others that wait in it; its "
+                "flowcore closes %s behind enqueues of others that wait in it; its "
                 "consumer is told the end after their items. close_queue=False leaves it open",
-                self._queue.name,
+                called(self._queue),
+            )
+
+    def _is_shuffle(self) -> bool:
+        return isinstance(self._queue, tf.queue.RandomShuffleQueue)
+
+    def _check_room(self, run: SinkRun) -> None:
+        """Refuse a batch that a consumer, who waits for all of it to be in, would wait for."""
+        if self._ops is None or not (self._many and run.hands_over):
+            return
+        capacity = int(self._queue.queue_ref.op.get_attr("capacity"))
+        if 0 <= capacity < run.batch_size:
+            raise OptionError(
+                explain(
+                    f"{called(self._queue)} has room for {capacity} items, and a batch has "
+                    f"{run.batch_size}: next_batch would wait for ever",
+                    where="at the start of the run",
+                    why="many=True puts the items one by one, and the batch is handed over after "
+                    "its last",
+                    next="a capacity of batch_size or more, or fill the queue in the background: "
+                    "with pipeline.feed(...)",
+                )
             )
 
     def _lookahead(self, batch_size: int) -> int:
         """How many puts a shuffling queue needs before it gives out an item."""
-        if self._ops is None or not isinstance(self._queue, tf.queue.RandomShuffleQueue):
+        if self._ops is None or not self._is_shuffle():
             return 1
         kept = int(self._queue.queue_ref.op.get_attr("min_after_dequeue"))
         return 1 + (-(-kept // batch_size) if self._many else kept)
