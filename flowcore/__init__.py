@@ -13,7 +13,7 @@ from flowcore.index import Index
 from flowcore.pipeline import Pipeline
 from flowcore.plugins import PluginInfo, plugins
 from flowcore.run.handles import Feed, Run
-from flowcore.run.report import Report
+from flowcore.run.report import Report, Trouble
 from flowcore.sinks import Cancel, Sink, SinkRun, sink
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "Sink",
     "SinkRun",
     "Task",
+    "Trouble",
     "Work",
     "__version__",
     "action",

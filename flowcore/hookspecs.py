@@ -1,8 +1,9 @@
-"""The hooks that an observer or policy plugin implements, in the order of the calls.
+"""The hooks that an observer or policy plugin implements: of the run, its workers, its batches.
 
-A plugin names an object in the entry-point group ``flowcore.hooks`` and marks its functions with
-`hookimpl`. All of them are found, and imported, when the first run starts; one that fails to
-import is skipped with a warning. An implementation may name fewer arguments than the specification.
+A plugin names a module, an object or a class in the entry-point group ``flowcore.hooks`` and marks
+its functions with `hookimpl`. All of them are found, and imported, when the first run starts; one
+that fails to import is left out with a warning. An implementation may name fewer arguments than the
+specification.
 """
 
 from __future__ import annotations
@@ -132,13 +133,15 @@ class _Specs:
         plugins each wraps what the one before it returned, the last registered first. What it
         returns is called as ``function(batch, *args, **kwargs)`` in the workers, so it must be
         picklable for executors whose workers are other processes.
+        Raises: whatever it raises ends the run before its first task.
         """
 
     @_hookspec
     def flowcore_executor_started(self, event: ExecutorStarted) -> None:
         """Look at an executor that is ready for its first task.
 
-        When: once a run. Where: the thread that starts the run.
+        When: once a run; workers may have started before. Where: the thread that starts the run.
+        Raises: whatever it raises ends the run before its first task.
         """
 
     @_hookspec
@@ -155,6 +158,7 @@ class _Specs:
         """Tear a worker down; the counterpart of ``flowcore_worker_started``.
 
         When: after the worker's last task, also on a failed or left run. Where: the worker.
+        Raises: whatever it raises is logged, and changes nothing.
         """
 
     @_hookspec(firstresult=True)
@@ -169,7 +173,10 @@ class _Specs:
 
     @_hookspec
     def flowcore_worker_lost(self, event: WorkerLostEvent) -> None:
-        """Look at a batch whose worker died. Where: the delivering thread."""
+        """Look at a batch whose worker died.
+
+        When: each time. Where: the delivering thread. Raises: whatever it raises fails the run.
+        """
 
     @_hookspec
     def flowcore_batch_delivered(self, event: BatchDelivered) -> None:
@@ -183,7 +190,9 @@ class _Specs:
     def flowcore_run_ended(self, event: RunEnded) -> None:
         """Look at a run that is over, however it ended; its sinks are closed.
 
-        When: once for each ``flowcore_run_started``. Where: the delivering thread.
+        When: once for each ``flowcore_run_started``, the last of its calls. Where: the delivering
+        thread; that which started the run, if it could not start.
+        Raises: whatever it raises is logged, and changes nothing.
         """
 
 

@@ -219,6 +219,7 @@ class Pipeline:
         batch_size: int,
         shuffle: Shuffle = False,
         seed: int | None = None,
+        **options: Any,
     ) -> Batch:
         """Make exactly one batch of a run here, through all actions and into no sink.
 
@@ -228,6 +229,7 @@ class Pipeline:
             batch_size: of the run.
             shuffle: of the run.
             seed: of the run; needed where it shuffles, or where an action uses ``batch.rng``.
+            options: those of the run that its action packs declare.
 
         Raises:
             IndexError: the epoch has no such batch.
@@ -236,7 +238,7 @@ class Pipeline:
         recipe = Recipe(
             self._recipe.source, tuple(step for step in self.steps if isinstance(step, ActionStep))
         )
-        arguments = _arguments(batch_size, shuffle, 1, False, 0, {"seed": seed})
+        arguments = _arguments(batch_size, shuffle, 1, False, 0, {**options, "seed": seed})
         return make_one(recipe, Settings.of(arguments), number, epoch)
 
     # Writing, inside

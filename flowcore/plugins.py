@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import importlib_metadata
 import pluggy
@@ -188,7 +189,9 @@ def _register(manager: pluggy.PluginManager, infos: tuple[PluginInfo, ...]) -> N
     # Not pluggy's own loader: it imports all, and one that fails ends the program.
     for info in infos:
         try:
-            manager.register(info.load(), name=f"{info.distribution}:{info.name}")
+            plugin: Any = info.load()
+            plugin = plugin() if isinstance(plugin, type) else plugin
+            manager.register(plugin, name=f"{info.distribution}:{info.name}")
             manager.check_pending()
         except Exception as error:  # a stranger's code: its import, or a hook that we do not have
             manager.unregister(name=f"{info.distribution}:{info.name}")

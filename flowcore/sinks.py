@@ -15,13 +15,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from flowcore.batch import Batch
+import numpy as np
+
+from flowcore.batch import Batch, Tensor
 from flowcore.errors import ArgumentError, OptionError, PluginError, explain
 from flowcore.plugins import GROUPS, PluginInfo, find
 
 _log = logging.getLogger("flowcore")
 
-__all__ = ["Cancel", "Sink", "SinkRun", "sink"]
+__all__ = ["Cancel", "Sink", "SinkRun", "copied", "sink"]
 
 
 Made = TypeVar("Made")
@@ -152,17 +154,17 @@ class Sink(ABC):
         """
 
     def prepare(self, batch: Batch) -> Any:
-        """Return the item to be put for ``batch``; by default ``batch.get_tensor()``.
+        """Return the item to be put for ``batch``; by default a copy of ``batch.get_tensor()``.
 
         Called in a worker, in any order and maybe again for the same batch; later steps may change
-        the batch's arrays in place, so keep a copy of what they must not change. What it raises is
-        an error of that batch.
+        the batch's arrays in place, so keep a copy of what they must not change (see `copied`).
+        What it raises is an error of that batch.
 
         Where the workers are other processes, the item comes back pickled, and ``prepare`` is sent
         there pickled: as a method, with the sink. A sink that holds what cannot be pickled, such as
         a queue, makes ``prepare`` a property that returns a function, or an object, without it.
         """
-        return batch.get_tensor()
+        return copied(batch.get_tensor())
 
     @abstractmethod
     def put(self, item: Any, cancel: Cancel) -> None:
@@ -187,6 +189,15 @@ class Sink(ABC):
     def result(self) -> Any:
         """What ``report.results`` shows for this sink, from the start of the run; ``None`` here."""
         return None
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """Return a copy of what ``get_tensor`` returned: an array, or a tuple or dict of arrays."""
+    if isinstance(tensor, Mapping):
+        return {name: np.array(part) for name, part in tensor.items()}
+    if isinstance(tensor, tuple):
+        return tuple(np.array(part) for part in tensor)
+    return np.array(tensor)
 
 
 def sink(name: str, /, **options: Any) -> Sink:

@@ -69,7 +69,8 @@ class Work(Protocol):
     def worker(self, name: str) -> AbstractContextManager[None]:
         """Return what a worker is inside of while it serves: the set-up and tear-down hooks.
 
-        It never raises: a set-up that fails is the error of the tasks that follow.
+        Enter it in the thread that then calls the work. It never raises: a set-up that fails is
+        the error of the tasks that follow in that thread.
         """
         ...
 
@@ -106,7 +107,8 @@ class Executor(ABC):
         """Have ``work(task)`` called in a worker.
 
         Called from one thread at a time. The future's result is the outcome. A future that raises
-        says that the worker was lost with the task, which is then submitted again.
+        says that the worker was lost with the task, which is then submitted again; one that raises
+        a `PipelineError` says that the work could not be sent, which ends the run.
         """
 
     @abstractmethod

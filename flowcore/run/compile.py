@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Any, TypeAlias
 
 from flowcore.batch import Batch, action_mark
-from flowcore.errors import ActionError, Cancelled, explain
+from flowcore.errors import ActionError, Cancelled, PipelineError, explain
 from flowcore.executors.base import Outcome, Task
 from flowcore.hookspecs import WrappedAction
 from flowcore.plugins import hooks
@@ -120,6 +120,13 @@ def compile_recipe(
         if isinstance(step, ActionStep):
             function = step.function
             for wrapper in reversed(wrappers):
+                if wrapper.wrapper or wrapper.hookwrapper:
+                    raise PipelineError(
+                        explain(
+                            f"{wrapper.plugin_name}: flowcore_wrap_action cannot be a hook wrapper",
+                            next="mark it with @hookimpl alone, and return a function",
+                        )
+                    )
                 event = WrappedAction(name=step.name, step=at, function=function)
                 wrapped: Any = wrapper.function(*([event] if wrapper.argnames else []))
                 function = wrapped or function

@@ -7,7 +7,7 @@ threads the consumer, is alone in here; all others only send messages. So nothin
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
@@ -55,6 +55,7 @@ class Delivery:
         cancel: Cancel,
         watch: StallWatch,
         hook: Any,
+        options: Mapping[str, Any],
         prefetch: int,
         hands_over: bool,
     ) -> None:
@@ -67,6 +68,7 @@ class Delivery:
         self._cancel = cancel
         self._watch = watch
         self._hook = hook
+        self._options = options
         self._observed = bool(hook.flowcore_batch_delivered.get_hookimpls())
         self._judged = bool(hook.flowcore_batch_failed.get_hookimpls())
         self._prefetch = prefetch
@@ -199,10 +201,18 @@ class Delivery:
             planned=planned,
         )
         try:
-            return self._hook.flowcore_batch_failed(event=event) or planned
+            decision = self._hook.flowcore_batch_failed(event=event) or planned
+            if decision not in ("raise", "retry", "skip"):
+                raise PipelineError(
+                    explain(
+                        f"a hook plugin's flowcore_batch_failed returned {decision!r}",
+                        next="return 'raise', 'retry', 'skip', or None to leave it to others",
+                    )
+                )
         except BaseException as raised:
             raised.__context__ = raised.__context__ or error
             raise
+        return str(decision)
 
     def _skip(self, attempt: Attempt, trouble: Trouble) -> None:
         self._report.skipped.append(trouble)
@@ -254,11 +264,14 @@ class Delivery:
         shuffle: object = self._sampler.shuffle
         if not isinstance(shuffle, bool):
             shuffle = getattr(shuffle, "__qualname__", "...")
+        seed = f"seed={task.seed}" + "".join(
+            f", {name}={value!r:.40}" for name, value in self._options.items()
+        )
         error.add_note(
             explain(
                 f"flowcore: in {step!r} of {called(task)}, ids {first_ids(self._ids(task))}",
                 next=f"make it again here: pipeline.batch({task.number}, epoch={task.epoch}, "
-                f"batch_size={self._sampler.batch_size}, shuffle={shuffle}, seed={task.seed})",
+                f"batch_size={self._sampler.batch_size}, shuffle={shuffle}, {seed})",
             )
         )
 

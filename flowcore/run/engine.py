@@ -124,7 +124,7 @@ class Engine:
             finally:
                 self._started = True  # only now: until then the other consumers wait for the turn
             _live.add(self)
-            if self._left:  # closed by one of its sinks
+            if self._cancel.is_set():  # closed by one of its sinks
                 self._finish(Cancelled("the run was left while it started"))
             elif not self._inline:
                 self._watch.start()
@@ -167,6 +167,7 @@ class Engine:
             cancel=self._cancel,
             watch=self._watch,
             hook=self._hook,
+            options=options,
             prefetch=self._prefetch,
             hands_over=self._hands_over,
         )
@@ -399,7 +400,8 @@ def make_one(recipe: Recipe, settings: Settings, number: int, epoch: int) -> Bat
             f"no batch {number} in epoch {epoch}: {sampler.length} items in batches of "
             f"{sampler.batch_size} make {sampler.epoch_batches} batches, counted from 0"
         )
-    work = compile_recipe(recipe, engine._source, [], {})
+    options = action_options(recipe, settings.plugin_options)
+    work = compile_recipe(recipe, engine._source, [], options)
     outcome = work(Task(epoch, number, sampler.positions(epoch, number), sampler.seed))
     if outcome.error is not None:
         raise outcome.error

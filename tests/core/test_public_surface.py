@@ -26,7 +26,7 @@ SIGNATURES = {
     "Pipeline.feed": f"(self, {ASKED})",
     "Pipeline.reset": "(self)",
     "Pipeline.put_into": "(self, sink, /, **options)",
-    "Pipeline.batch": "(self, number, epoch=0, *, batch_size, shuffle=False, seed=None)",
+    "Pipeline.batch": "(self, number, epoch=0, *, batch_size, shuffle=False, seed=None, **options)",
     "Run.__len__": "(self)",
     "Run.__iter__": "(self)",
     "Run.__next__": "(self)",

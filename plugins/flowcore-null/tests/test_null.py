@@ -68,7 +68,7 @@ def test_each_run_counts_from_zero():
 
     sink = fc.sink("null")
     for _ in range(2):
-        assert images().p.run(batch_size=5, sink=sink).results["NullSink"].batches == 2
+        assert images().p.run(batch_size=5, sink=sink).results["null"].batches == 2
 
 
 def test_what_get_tensor_raises_is_an_error_of_that_batch():

@@ -146,8 +146,14 @@ def test_a_queue_that_the_user_closed_is_an_error_and_not_the_end(rows):
     run = rows.p.put_into_tf_queue(queue=queue).gen_batch(4)
     next(run)
     queue.close()
-    with pytest.raises(SinkError, match="was closed while the run had items"):
+    with pytest.raises(SinkError, match="is closed, and the run has items"):
         next(run)
+
+
+def test_a_shuffling_queue_is_closed_at_the_end_of_the_data_by_a_run(rows):
+    queue = tf.queue.RandomShuffleQueue(10, 4, [tf.float32])
+    rows.p.put_into_tf_queue(queue=queue, get_tensor=first_column).run(4)
+    assert sorted(item[0] for item in taken(queue)) == [0, 4, 8, 12, 16, 20]
 
 
 def test_a_queue_in_which_others_wait_is_closed_behind_them_without_holding_the_run(rows, caplog):
@@ -240,6 +246,11 @@ class TestOptions:
             rows.p.put_into_tf_queue(queue=tf.queue.FIFOQueue(1, [tf.float32]), capacity=2)
         with pytest.raises(OptionError, match="at least 1"):
             rows.p.put_into_tf_queue(capacity=0)
+
+    def test_options_are_given_by_name(self, rows):
+        queue = tf.queue.FIFOQueue(1, [tf.float32])
+        with pytest.raises(ArgumentError, match="takes its options by name"):
+            rows.p.put_into_tf_queue(queue)
 
     def test_an_unknown_option_is_refused_with_those_that_there_are(self, rows):
         with pytest.raises(ArgumentError, match=r"get_tensor.*many.*capacity.*close_queue"):

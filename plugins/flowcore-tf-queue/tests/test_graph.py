@@ -136,6 +136,28 @@ def test_many_fits_through_a_queue_smaller_than_a_batch(rows, graph, session):
         assert taken(sess, dequeue) == list(range(24))
 
 
+def test_a_batch_larger_than_the_queue_is_refused_where_its_consumer_would_wait_for_ever(
+    rows, graph, session
+):
+    queue = v1.FIFOQueue(3, [tf.float32])
+    pipeline = rows.p.put_into_tf_queue(queue=queue, many=True, get_tensor=first_column)
+    with pytest.raises(OptionError, match="room for 3 items, and a batch has 4"):
+        pipeline.next_batch(4, tf_session=session())
+
+
+def test_a_second_feed_into_a_queue_that_the_first_closed_says_so(rows, graph, session):
+    queue = v1.FIFOQueue(10, [tf.float32])
+    pipeline = rows.p.put_into_tf_queue(queue=queue, get_tensor=first_column)
+    sess = session()
+    with pipeline.feed(4, tf_session=sess) as feed:
+        feed.wait()
+    with (
+        pytest.raises(SinkError, match="a feed before it at its end"),
+        pipeline.feed(4, tf_session=sess) as feed,
+    ):
+        feed.wait()
+
+
 def test_the_graph_may_be_finalized_after_the_step_is_written(rows, graph, session):
     queue = v1.FIFOQueue(2, "float")
     dequeue = queue.dequeue()
@@ -346,7 +368,7 @@ class TestTheEnd:
         run = pipeline.gen_batch(4, n_epochs=None, tf_session=sess)
         next(run)
         sess.run(close)
-        with pytest.raises(SinkError, match="was closed while the run had items"):
+        with pytest.raises(SinkError, match="is closed, and the run has items"):
             next(run)
 
     @pytest.mark.parametrize("prefetch", [0, 2])
