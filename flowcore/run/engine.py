@@ -144,7 +144,7 @@ class Engine:
         )
         with ExitStack() as undo:  # what was begun, if something after it fails
             self._outlets.open(self._sink_run)
-            undo.push(lambda _, error, __: bool(self._outlets.close(error)) and False)
+            undo.push(self._close_outlets)
             options = action_options(self._recipe, self._settings.plugin_options)
             sinks = list(self._outlets.sinks.values())
             work = compile_recipe(self._recipe, self._source, sinks, options)
@@ -179,6 +179,9 @@ class Engine:
             notify=self._delivery.messages.put,
         )
         self._stream = self._finishing(work)
+
+    def _close_outlets(self, _: object, error: BaseException | None, __: object) -> None:
+        self._outlets.close(error)
 
     def _sink_run(self, name: str, sink: Sink) -> SinkRun:
         return SinkRun(

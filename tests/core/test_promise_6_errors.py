@@ -543,6 +543,42 @@ def test_a_task_that_is_cancelled_from_outside_is_made_again(pipe):
         assert deliver(pipe.gen_batch(1, executor=pool)) == (list(range(10)), None)
 
 
+def test_a_task_is_run_again_though_the_worker_that_lost_it_goes_on_with_it():
+    class Impatient(Executor):
+        """Gives each task up at once the first time; its thread goes on with it."""
+
+        def start(self, work):
+            self.work, self.lost = work, {}
+            self.pool = ThreadPoolExecutor(2)
+
+        def submit(self, task):
+            served = self.pool.submit(self.work, task)
+            if task.number in self.lost:
+                return served
+            self.lost[task.number] = served
+            future = Future()
+            future.set_exception(TimeoutError("too slow"))
+            return future
+
+        def close(self):
+            self.pool.shutdown()
+
+    class Overtaken(Batch):
+        @action
+        def overlap(self):
+            if self.number in begun:
+                again[self.number].set()
+                assert executor.lost[self.number].result(10).error is None
+            else:
+                begun.append(self.number)
+                assert again[self.number].wait(10)
+            return self
+
+    executor, begun, again = Impatient(2), [], [threading.Event() for _ in range(3)]
+    pipe = Dataset(3, Overtaken).p.overlap()
+    assert deliver(pipe.gen_batch(1, executor=executor, prefetch=1)) == ([0, 1, 2], None)
+
+
 KILLING = """
 import multiprocessing
 import os
