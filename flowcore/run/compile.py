@@ -160,7 +160,8 @@ def _checked(made: Any, name: str, task: Task) -> Batch:
         return made
     raise ActionError(
         explain(
-            f"action {name!r} returned {type(made).__name__}, not a batch",
+            f"action {name!r} returned {made if made is None else type(made).__name__}, "
+            "not a batch",
             next="end the action with: return self",
         )
     )

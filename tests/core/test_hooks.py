@@ -1,8 +1,5 @@
 """The hooks, one after the other in the order of the calls, on plugins with real metadata."""
 
-# Fails until the core is repaired (take the name out with the repair):
-#   test_flowcore_batch_delivered_that_raises_fails_the_run[Cancelled-*]
-
 import importlib
 import itertools
 import textwrap

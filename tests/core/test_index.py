@@ -1,8 +1,5 @@
 """The index: what it may be made of, and the way between ids and positions."""
 
-# Fails until the core is repaired (take the name out with the repair):
-#   test_positions_are_the_inverse_of_ids
-
 import numpy as np
 import pytest
 from hypothesis import example, given

@@ -1,8 +1,5 @@
 """Promise 4: at most ``prefetch + 1`` batches beyond what consumer and sinks hold."""
 
-# Fails until the core is repaired (take the name out with the repair):
-#   test_the_report_does_not_keep_skipped_batches_alive[fail_in_turn-*]
-
 import gc
 import queue
 import threading

@@ -1,8 +1,7 @@
 """Promise 6: errors arrive where they belong: in their batch's place, as what they are."""
 
 # Fails until the core is repaired (take the name out with the repair):
-#   test_a_shuffle_callable_that_raises_what_ends_a_loop_does_not_end_the_data[Cancelled-*]
-#   test_a_batch_that_is_made_again_alone_is_not_joined_by_others[True]
+#   test_a_task_is_run_again_though_the_worker_that_lost_it_goes_on_with_it
 
 import collections
 import subprocess

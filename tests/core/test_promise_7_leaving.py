@@ -3,11 +3,6 @@
 The fixture ``no_leaks`` holds the second; it looks for threads of the run after each test.
 """
 
-# Fails until the core is repaired (take the name out with the repair):
-#   test_a_run_that_is_closed_by_its_own_sink_while_it_starts_is_gone
-#   test_closing_does_not_wait_for_an_action_that_never_ends[inline]
-#   test_a_program_ends_though_a_run_is_left_open[a thread in a running action]
-
 import gc
 import queue
 import signal

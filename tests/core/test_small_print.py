@@ -1,8 +1,5 @@
 """The small print of the promises, and the rules of `feed`."""
 
-# Fails until the core is repaired (take the name out with the repair):
-#   test_several_threads_may_start_one_run[1]
-
 import queue
 import signal
 import threading
