@@ -67,5 +67,8 @@ def _serve(jobs: SimpleQueue[_Job | None], work: Work, name: str) -> None:
         while (job := jobs.get()) is not None:
             future, task = job
             if future.set_running_or_notify_cancel():
-                future.set_result(work(task))
+                try:
+                    future.set_result(work(task))
+                except BaseException as error:  # it raises none; but a thread that dies is a hang
+                    future.set_exception(error)
             del job, future, task  # do not keep a batch alive while waiting

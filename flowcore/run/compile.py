@@ -55,7 +55,9 @@ class CompiledWork:
         """Make the task's batch, and its item for each sink. Never raises."""
         name = "making the batch"
         items = []
-        self._at[id(task)] = at = [task, name, time.monotonic()]
+        # By the entry and not by the task: one that was lost may still run beside its re-run.
+        at = [task, name, time.monotonic()]
+        self._at[id(at)] = at
         try:
             if self._unfit and get_ident() in self._unfit:
                 name = "the set-up of a worker"
@@ -72,7 +74,7 @@ class CompiledWork:
                 else:
                     made = function(batch, *args, **kwargs)
                     if made is not batch:
-                        batch = _checked(made, name, task)
+                        batch = _checked(made, batch, name, task)
                         batch.options = self._options
             return Outcome(batch, tuple(items))
         except _SILENT as error:
@@ -80,7 +82,7 @@ class CompiledWork:
         except BaseException as error:
             return Outcome(error=error, step=name)
         finally:
-            del self._at[id(task)]
+            del self._at[id(at)]
 
     def running(self) -> list[tuple[Task, str, float]]:
         """Return the tasks that run in this process, each with its step and when it began."""
@@ -154,9 +156,10 @@ class _Singly:
             return self._function(*args, **kwargs)
 
 
-def _checked(made: Any, name: str, task: Task) -> Batch:
+def _checked(made: Any, batch: Batch, name: str, task: Task) -> Batch:
     if isinstance(made, Batch):
         made.number, made.epoch, made._seed = task.number, task.epoch, task.seed
+        made._rng = batch._rng  # else it would draw again what its actions have drawn
         return made
     raise ActionError(
         explain(

@@ -117,21 +117,21 @@ class Engine:
             self.report.start()
             try:
                 self._open()
+                _live.add(self)
+                if self._cancel.is_set():  # closed by one of its sinks
+                    self._finish(Cancelled("the run was left while it started"))
+                elif not self._inline:
+                    self._watch.start()
+                    self._thread = threading.Thread(
+                        target=self._deliver, name="flowcore-deliver", daemon=True
+                    )
+                    self._thread.start()
             except BaseException as error:
                 self._fail(error)
                 self._conclude(error)
                 raise
             finally:
                 self._started = True  # only now: until then the other consumers wait for the turn
-            _live.add(self)
-            if self._cancel.is_set():  # closed by one of its sinks
-                self._finish(Cancelled("the run was left while it started"))
-            elif not self._inline:
-                self._watch.start()
-                self._thread = threading.Thread(
-                    target=self._deliver, name="flowcore-deliver", daemon=True
-                )
-                self._thread.start()
 
     def _open(self) -> None:
         self._hook.flowcore_run_started(
@@ -220,7 +220,8 @@ class Engine:
         except (StopIteration, GeneratorExit):
             raise
         except BaseException as error:
-            if self.error is None:  # a Ctrl-C while waiting
+            self._left = True  # also if a Ctrl-C came just when the end had been received
+            if self.error is None:
                 self._fail(error)
                 self.close()
             raise

@@ -115,8 +115,12 @@ class Window:
         attempt.future = None  # it has a callback that holds the attempt: a circle with the batch
 
     def again(self, attempt: Attempt) -> None:
-        """Submit an attempt's task once more."""
-        self._submit(attempt)
+        """Submit an attempt's task once more, but not beside one that must be alone."""
+        if attempt is self._lone or (self._lone is None and not self._suspects):
+            self._submit(attempt)
+        else:
+            attempt.suspect = True
+            self._suspects.append(attempt)
 
     def lost(self, attempt: Attempt, error: BaseException, retries: int) -> WorkerLost | None:
         """Have a task whose worker died run again, alone; return the error if that is enough.

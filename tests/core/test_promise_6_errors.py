@@ -1,8 +1,5 @@
 """Promise 6: errors arrive where they belong: in their batch's place, as what they are."""
 
-# Fails until the core is repaired (take the name out with the repair):
-#   test_a_task_is_run_again_though_the_worker_that_lost_it_goes_on_with_it
-
 import collections
 import subprocess
 import sys
