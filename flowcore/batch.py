@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from flowcore.errors import DataError, OptionError, explain
+from flowcore.errors import DataError, OptionError, explain, near
 from flowcore.sampler import random_stream
 
 __all__ = ["ActionMark", "Batch", "Tensor", "action", "action_mark", "first_ids"]
@@ -133,10 +133,13 @@ class Batch:
                 explain(
                     f"component {name!r} is not loaded",
                     where=repr(self) if "index" in vars(self) else None,
-                    next=f"set it in an action before: self.{name} = ...; return self",
+                    next=f"set it in an action before: self.{name} = ...; return self; and see "
+                    "that the pipeline has that action: each call returns a new pipeline",
                 )
             )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        hint = near(name, {*self.components, *vars(self)}) if name[:1] != "_" else ""
+        text = f"{type(self).__name__!r} object has no attribute {name!r}"
+        raise AttributeError(explain(text, next=hint))
 
     @property
     def indices(self) -> NDArray[Any]:
@@ -187,6 +190,18 @@ class Batch:
             DataError: the batch has no data yet.
         """
         data = self.data
+        missing = [name for name in self.components if name not in vars(self)]
+        if missing and data:
+            raise DataError(
+                explain(
+                    f"component {missing[0]!r} is not loaded, so there is no whole tensor",
+                    where=repr(self),
+                    why=f"loaded: {', '.join(data)}",
+                    next=near(missing[0], set(vars(self)) - set(data))
+                    or f"set it in an action: self.{missing[0]} = ...; or give the sink "
+                    "get_tensor= to leave it out",
+                )
+            )
         if data is None or (isinstance(data, dict) and not data):
             raise DataError(
                 explain(

@@ -27,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except FlowcoreError as error:
-        print(f"flowcore: {error}", file=sys.stderr)
-        return 2
+        notes = getattr(error, "__notes__", [])  # there are some if it came out of a batch
+        print("\n".join([f"flowcore: {error}", *notes]), file=sys.stderr)
+        return 1 if notes else 2
     except KeyboardInterrupt:
         print("flowcore: interrupted", file=sys.stderr)
         return 130
@@ -142,6 +143,13 @@ def _load_pipeline(target: str) -> Pipeline:
     name, colon, attribute = target.partition(":")
     if not (name and colon and attribute) or name.startswith("."):
         raise PipelineError(f"a pipeline is named MODULE:PIPELINE, got {target!r}")
+    if name.endswith(".py"):
+        raise PipelineError(
+            explain(
+                f"{name!r} is a file, and a module is wanted",
+                next=f"leave .py off: {name.removesuffix('.py')}:{attribute}",
+            )
+        )
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -55,6 +55,16 @@ class Dataset:
     def __repr__(self) -> str:
         return f"<Dataset: {len(self)} items, {self._source.batch_class.__name__}>"
 
+    def __getattr__(self, name: str) -> Any:
+        # Reached only when the attribute does not exist: what newcomers look for here.
+        text = f"a dataset has no {name!r}"
+        batch_class = getattr(self.__dict__.get("_source"), "batch_class", None)
+        if hasattr(Pipeline, name) or action_mark(getattr(batch_class, name, None)) is not None:
+            raise AttributeError(
+                explain(text, next=f"its empty pipeline has: dataset.p.{name}(...)")
+            )
+        raise AttributeError(text)
+
     @property
     def index(self) -> Index:
         """The ordered, unique ids."""

@@ -132,7 +132,7 @@ def _array(ids: Any) -> NDArray[Any]:
             explain(
                 f"an index cannot be made of {type(ids).__name__}",
                 why="its ids must be countable, and readable more than once",
-                next="pass list(...) of it",
+                next="pass an int, or list(...) of what is iterable",
             )
         )
     array = ids if isinstance(ids, np.ndarray) else _list_array(list(ids))

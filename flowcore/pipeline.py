@@ -302,6 +302,8 @@ class Pipeline:
         packs = [identifier(pack) for pack in names("flowcore.actions")]
         hint = near(name, [attribute for attribute in dir(self) if attribute[0] != "_"])
         hint = install_hint("flowcore.actions", name) or hint
+        if not hint and self._batch_class is Batch and self._recipe.source is not None:
+            hint = "pass your batch class to the dataset: Dataset(index, MyBatch)"
         if self._recipe.source is None:
             hint = hint or "start the pipeline from a dataset, whose batch class has the actions"
         return UnknownAction(

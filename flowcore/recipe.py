@@ -45,7 +45,8 @@ class Source:
             raise PipelineError(
                 explain(
                     f"batch_class must be a subclass of flowcore.Batch, got {self.batch_class!r}",
-                    next="pass the class, not an object of it: Dataset(index, MyBatch)",
+                    next="derive it from flowcore.Batch, and pass the class itself: "
+                    "Dataset(index, MyBatch)",
                 )
             )
         object.__setattr__(self, "preloaded", _readable(self.preloaded))
@@ -106,6 +107,13 @@ class ActionStep:
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.function)
+        if not signature.parameters:
+            raise ArgumentError(
+                explain(
+                    f"action {self.name!r} has no parameter for the batch",
+                    next=f"write it as: def {self.name}(self, ...)",
+                )
+            )
         try:
             signature.bind(None, *self.args, **self.kwargs)
         except TypeError as error:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from flowcore.batch import Batch, Tensor
-from flowcore.errors import ArgumentError, OptionError, PluginError, explain
+from flowcore.errors import ArgumentError, OptionError, PluginError, explain, near
 from flowcore.plugins import GROUPS, PluginInfo, find
 
 _log = logging.getLogger("flowcore")
@@ -247,9 +247,12 @@ def _checked_call(target: Any, options: Mapping[str, Any], what: str) -> Any:
     try:
         signature.bind(**options)
     except TypeError as error:
-        takes = ", ".join(str(parameter) for parameter in signature.parameters.values())
+        takes = list(signature.parameters)
+        hint = "".join(near(name, takes) for name in options if name not in takes)
+        if set(options) & set(getattr(target, "run_options", {})):
+            hint = "it is an option of the run: next_batch, gen_batch, run or feed take it"
         raise ArgumentError(
-            explain(f"{what}: {error}", why=f"it takes: {takes or 'none'}")
+            explain(f"{what}: {error}", why=f"it takes: {', '.join(takes) or 'none'}", next=hint)
         ) from None
     return target(**options)
 

@@ -6,6 +6,7 @@ to a worker in another process.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -165,7 +166,9 @@ def _checked(made: Any, batch: Batch, name: str, task: Task) -> Batch:
         explain(
             f"action {name!r} returned {made if made is None else type(made).__name__}, "
             "not a batch",
-            next="end the action with: return self",
+            next="an action is an ordinary function: without async, and without yield"
+            if inspect.isawaitable(made) or inspect.isgenerator(made)
+            else "end the action with: return self",
         )
     )
 

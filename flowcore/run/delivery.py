@@ -267,10 +267,13 @@ class Delivery:
         seed = f"seed={task.seed}" + "".join(
             f", {name}={value!r:.40}" for name, value in self._options.items()
         )
+        again = "make it again here"
+        if step.startswith("prepare"):
+            again = "see what the sink was given"  # the batch itself is made without an error
         error.add_note(
             explain(
                 f"flowcore: in {step!r} of {called(task)}, ids {first_ids(self._ids(task))}",
-                next=f"make it again here: pipeline.batch({task.number}, epoch={task.epoch}, "
+                next=f"{again}: pipeline.batch({task.number}, epoch={task.epoch}, "
                 f"batch_size={self._sampler.batch_size}, shuffle={shuffle}, {seed})",
             )
         )

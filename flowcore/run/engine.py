@@ -40,6 +40,7 @@ __all__ = ["Engine"]
 _log = logging.getLogger("flowcore")
 
 _END: Final = object()  # what the consumer finds after the last batch
+_ENDED = "the data has ended; n_epochs=None has no end, and pipeline.reset() starts over"
 _PATIENCE = 2.0  # seconds that `close` waits for the delivering thread
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()  # those that have started, for the exit
@@ -236,6 +237,8 @@ class Engine:
                 batch = next(self._stream)
             except Cancelled:
                 raise StopIteration from None  # left by another thread, or by an action
+            except StopIteration:
+                raise StopIteration(_ENDED) from None
             finally:
                 self._stepping = False
             if self._left:
@@ -250,7 +253,7 @@ class Engine:
         if batch is _END:
             self._handed.put(_END)  # for the next call, in whatever thread
             self.raise_error()
-            raise StopIteration
+            raise StopIteration(_ENDED)
         return batch  # type: ignore[no-any-return]
 
     def to_the_end(self) -> None:
@@ -373,7 +376,7 @@ class Engine:
         """Tell everyone that the run is over."""
         self._finished = True
         self._watch.stop()
-        self.report.end()
+        self.report.end(error)
         try:
             self._hook.flowcore_run_ended(
                 event=RunEnded(

@@ -128,12 +128,18 @@ class Feed:
         Raises:
             Exception: what the run failed of.
         """
-        if not self._entered:
-            raise PipelineError("the feed has not started: use it as `with pipeline.feed(...):`")
+        self._check_entered()
         ended = self._engine.ended.wait(timeout)
         if ended:
             self._engine.raise_error()
         return ended and self._engine.complete
+
+    def __repr__(self) -> str:
+        return f"<Feed: {self.report.batches} batches put, seed {self.report.seed}>"
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise PipelineError("the feed has not started: use it as `with pipeline.feed(...):`")
 
     @property
     def report(self) -> Report:
@@ -143,6 +149,7 @@ class Feed:
     @property
     def results(self) -> dict[str, Any]:
         """What each sink says is its result, by the sink's name."""
+        self._check_entered()
         return self._engine.report.results
 
 

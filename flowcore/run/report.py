@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from flowcore.batch import first_ids
+from flowcore.errors import Cancelled
 
 __all__ = ["Report", "Trouble"]
 
@@ -57,6 +58,7 @@ class Report:
     epochs: int = 0
     skipped: list[Trouble] = field(default_factory=list)
     retried: list[Trouble] = field(default_factory=list)
+    _ending: str = ""
     _started: float = 0.0
     _ended: float | None = None
     _read_results: Callable[[], dict[str, Any]] = dict
@@ -65,9 +67,13 @@ class Report:
         """Note that the run starts."""
         self._started = time.perf_counter()
 
-    def end(self) -> None:
-        """Note that the run is over."""
+    def end(self, error: BaseException | None) -> None:
+        """Note that the run is over, and whether it was left (`Cancelled`) or has failed."""
         self._ended = time.perf_counter()
+        if isinstance(error, Cancelled):
+            self._ending = "left before the end of the data"
+        elif error is not None:
+            self._ending = f"failed: {type(error).__name__}"
 
     @property
     def seconds(self) -> float:
@@ -96,6 +102,7 @@ class Report:
             ("retried", f"{len(self.retried):,}", ""),
         ]
         lines = [f"{name:<8} {value:>12} {rate:>16}".rstrip() for name, value, rate in rows]
+        lines += [self._ending] if self._ending else []
         lines += [f"  skipped {trouble}" for trouble in self.skipped[:5]]
         lines += [f"  {name}: {_short(result)}" for name, result in self.results.items()]
         return "\n".join(lines)
@@ -104,6 +111,10 @@ class Report:
 def _short(result: Any) -> str:
     if hasattr(result, "shape") and hasattr(result, "dtype"):
         return f"array {result.dtype} {result.shape}"
+    if isinstance(result, Mapping) and result:
+        return ", ".join(f"{name} {_short(part)}" for name, part in result.items())
+    if isinstance(result, tuple) and result:
+        return ", ".join(_short(part) for part in result)
     text = str(result)
     plain = len(text) <= 100 and "\n" not in text and " object at 0x" not in text
     return text if plain else type(result).__name__

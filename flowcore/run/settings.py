@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import os
 from collections.abc import Mapping
@@ -124,7 +125,9 @@ class Settings:
             raise OptionError(
                 explain(
                     f"shuffle={self.shuffle!r} is neither a bool, a numpy generator nor a callable",
-                    why="an int is a seed to some and a buffer size to others",
+                    why="an int is a seed to some and a buffer size to others"
+                    if isinstance(shuffle, int)
+                    else None,
                     next="shuffle=True, seed=... for a repeatable order; "
                     "it always shuffles the whole index",
                 )
@@ -207,11 +210,22 @@ class Settings:
                 raise ArgumentError(
                     explain(
                         f"unknown option {name!r} of a run",
-                        why=f"the core's: {', '.join(own)}; declared by what is composed here: "
+                        why=f"the core's: {', '.join(own)}; declared by its sinks, action packs "
+                        "and executor: "
                         + (", ".join(f"{one} ({what})" for one, what in known.items()) or "none"),
-                        next=near(name, {*own, *known}),
+                        next=_option_of_sink(name, recipe) or near(name, {*own, *known}),
                     )
                 )
+
+
+def _option_of_sink(name: str, recipe: Recipe) -> str:
+    for step in recipe.steps:
+        if isinstance(step, SinkStep) and name in inspect.signature(type(step.sink)).parameters:
+            return (
+                f"it is an option of the sink: put_into({step.name!r}, {name}=...), or "
+                f"sink=({step.name!r}, {{{name!r}: ...}})"
+            )
+    return ""
 
 
 def options_for(declared: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:

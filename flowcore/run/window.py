@@ -135,8 +135,10 @@ class Window:
             lost = WorkerLost(
                 explain(
                     f"the worker was lost {attempt.losses} times: {type(error).__name__}: {error}",
-                    why="killed, out of memory, or its process ended in native code",
-                    next="look at its memory use; on_error='skip' leaves the batch out",
+                    why="its process was killed, ran out of memory or ended in native code; or it "
+                    "could not start; or the pool was shut down",
+                    next="look at its memory use; a program with processes needs "
+                    "if __name__ == '__main__':; on_error='skip' leaves the batch out",
                 )
             )
             lost.__cause__ = error

@@ -87,6 +87,8 @@ def _default_tensor(batch: Batch) -> Any:
     has_its_own = type(batch).get_tensor is not Batch.get_tensor
     if has_its_own or data is None or (isinstance(data, dict) and not data):
         return batch.get_tensor()  # which says what is missing, if there is no data
+    if isinstance(data, dict) and len(data) < len(batch.components):
+        return batch.get_tensor()  # which says what is missing
     if isinstance(data, dict) and len(data) == 1:
         return next(iter(data.values()))
     if isinstance(data, tuple) and len(data) == 1:

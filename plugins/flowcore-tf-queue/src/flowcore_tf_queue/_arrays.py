@@ -89,8 +89,8 @@ class Fitter:
         if self.get_tensor is not None:
             return self.get_tensor(batch)
         names = self.slots.names if self.slots is not None else None
-        if names and isinstance(batch.data, Mapping) and set(names) <= set(batch.data):
-            return {name: batch.data[name] for name in names}
+        if names and type(batch).get_tensor is Batch.get_tensor:
+            return _components(batch, names)
         return batch.get_tensor()
 
     def _parts(self, tensor: Any, where: str) -> Arrays:
@@ -130,6 +130,22 @@ class Fitter:
                 )
             )
         return tuple(_array(value, where) for value in values)
+
+
+def _components(batch: Batch, names: tuple[str, ...]) -> dict[str, Any]:
+    loaded = batch.data if isinstance(batch.data, Mapping) else {}
+    missing = [name for name in names if name not in loaded]
+    if missing:
+        raise DataError(
+            explain(
+                f"the queue has the name {missing[0]!r}, and the batch no such component",
+                where=repr(batch),
+                why=f"its components: {', '.join(loaded) or 'none'}",
+                next="load it in an action, or pass get_tensor= that returns a dict by the "
+                "queue's names",
+            )
+        )
+    return {name: loaded[name] for name in names}
 
 
 def aligned_copy(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -184,10 +200,14 @@ def _check(array: NDArray[Any], at: int, slots: Slots, many: bool, where: str) -
             f"the queue takes {_shown(wanted)}",
             where=where,
             why="NumPy calls that no cast of the same kind, so it could change the values",
-            next=f"say so in get_tensor: array.astype({str(wanted)!r}); or make the queue with "
+            next=f"say so in get_tensor: array.astype({_spelled(wanted)}); or make the queue with "
             "that dtype",
         )
     )
+
+
+def _spelled(dtype: np.dtype[Any]) -> str:
+    return "str" if dtype.kind == "O" else repr(str(dtype))
 
 
 def _shown(dtype: np.dtype[Any]) -> str:

@@ -84,7 +84,7 @@ def closed_by_others(queue: Any) -> SinkError:
     return SinkError(
         explain(
             f"{called(queue)} is closed, and the run has items for it",
-            why="not this run closed it, but a feed before it at its end, or you, or its session",
+            why="not this run closed it, but a feed before it at its end, or you",
             next="feed a new queue, or give the feed before close_queue=False; leave a run before "
             "you close its queue: run.close() or pipeline.reset()",
         )

@@ -198,13 +198,19 @@ class GraphDoor:
         try:
             return self._session.run(fetch, feed, options)
         except tf.errors.CancelledError as error:
+            try:  # a call that waited when its session was closed says no more than that
+                self._session.run(self._ops.count, {self._ops.key: self._key})
+            except RuntimeError as closed:
+                raise self._closed_session(closed) from error
             raise closed_by_others(self._queue) from error
-        except RuntimeError as error:  # how a closed session says so
-            raise SinkError(
-                explain(
-                    f"the session cannot be used any more: {error}",
-                    where=f"while an item was put into {called(self._queue)}",
-                    next="leave the run before you close the session: run.close() or "
-                    "pipeline.reset()",
-                )
-            ) from error
+        except RuntimeError as error:
+            raise self._closed_session(error) from error
+
+    def _closed_session(self, error: RuntimeError) -> SinkError:
+        return SinkError(
+            explain(
+                f"the session cannot be used any more: {error}",
+                where=f"while an item was put into {called(self._queue)}",
+                next="leave the run before you close the session: run.close() or pipeline.reset()",
+            )
+        )

@@ -91,6 +91,13 @@ class TFQueueSink(Sink):
             self._queue = None  # not that of a run before, if this object was given to one
         self._door: Door | None = None
         self._check_room(run)
+        if self._ops is None and self._is_shuffle() and run.hands_over:
+            _log.warning(
+                "flowcore cannot see how many items an eager RandomShuffleQueue keeps back: if its "
+                "min_after_dequeue is more than prefetch=%d, dequeue() waits for ever; feed() "
+                "does not depend on it",
+                run.prefetch,
+            )
         self.lookahead = self._lookahead(run.batch_size)
         if self._ops is not None:
             session = raw_session(run.options.get("tf_session"), self._ops.graph)
