@@ -83,6 +83,9 @@ class Pipeline:
             return self._sink_writer(name.removeprefix(_PUT))
         raise self._unknown(name, function)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pipeline, (self._recipe,)  # a copy has a run of its own
+
     def __dir__(self) -> list[str]:
         actions = [name for name, _ in _actions(self._batch_class)]
         packs = [identifier(name) for name in names("flowcore.actions")]

@@ -29,17 +29,21 @@ class ThreadsExecutor(Executor):
         # Each start has a queue of its own: a thread that is late for the last close cannot take
         # from the next run. Written by the thread that submits, read by the workers.
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(
-                target=_serve,
-                args=(self._jobs, work, f"flowcore-worker-{number}"),
-                name=f"flowcore-worker-{number}",
-                daemon=True,  # an action that never returns must not hold up the exit
-            )
-            for number in range(self.num_workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        try:
+            for number in range(self.num_workers):
+                name = f"flowcore-worker-{number}"
+                thread = threading.Thread(
+                    target=_serve,
+                    args=(self._jobs, work, name),
+                    name=name,
+                    daemon=True,  # an action that never returns must not hold up the exit
+                )
+                thread.start()
+                self._threads.append(thread)
+        except BaseException:  # no more threads to be had, or a Ctrl-C
+            self.close()
+            raise
 
     def submit(self, task: Task) -> Future[Outcome]:
         """Give the task to the next free thread."""
@@ -54,7 +58,7 @@ class ThreadsExecutor(Executor):
                 job[0].cancel()
         except Empty:
             pass
-        for _ in self._threads:
+        for _ in range(self.num_workers):
             self._jobs.put(None)
         end = time.monotonic() + _PATIENCE
         for thread in self._threads:

@@ -98,6 +98,7 @@ class Engine:
         self.ended = threading.Event()
         self.complete = False
         self._started = self._finished = self._left = False
+        self._stream: Generator[Batch, None, None] | None = None  # of batches, by the delivery
         self._stepping = False  # the consumer is in the delivering side
         self._late: BaseException | None = None  # what a sink's close failed of at the end
         self._traceback: TracebackType | None = None
@@ -116,6 +117,7 @@ class Engine:
                 return
             self._hook = hooks().hook
             self.report.start()
+            thread = threading.Thread(target=self._deliver, name="flowcore-deliver", daemon=True)
             try:
                 self._open()
                 _live.add(self)
@@ -123,13 +125,18 @@ class Engine:
                     self._finish(Cancelled("the run was left while it started"))
                 elif not self._inline:
                     self._watch.start()
-                    self._thread = threading.Thread(
-                        target=self._deliver, name="flowcore-deliver", daemon=True
-                    )
-                    self._thread.start()
-            except BaseException as error:
+                    thread.start()
+                    self._thread = thread
+            except BaseException as error:  # a Ctrl-C can come anywhere in here
                 self._fail(error)
-                self._conclude(error)
+                self._cancel.set()
+                if self._stream is None:
+                    self._conclude(error)
+                elif thread.ident is None:
+                    self._finish(error)
+                else:
+                    self._thread = thread
+                    thread.join(_PATIENCE)
                 raise
             finally:
                 self._started = True  # only now: until then the other consumers wait for the turn
@@ -158,28 +165,28 @@ class Engine:
                     name=type(self._executor).__name__, num_workers=self._executor.num_workers
                 )
             )
+            self._delivery = Delivery(
+                settings=self._settings,
+                sampler=self.sampler,
+                index=self._source.index,
+                outlets=self._outlets,
+                report=self.report,
+                cancel=self._cancel,
+                watch=self._watch,
+                hook=self._hook,
+                options=options,
+                prefetch=self._prefetch,
+                hands_over=self._hands_over,
+            )
+            self._window = Window(
+                self._executor,
+                self._tasks(),
+                self.sampler.batches,
+                ordered=bool(self._settings.ordered),
+                notify=self._delivery.messages.put,
+            )
+            self._stream = self._finishing(work)
             undo.pop_all()
-        self._delivery = Delivery(
-            settings=self._settings,
-            sampler=self.sampler,
-            index=self._source.index,
-            outlets=self._outlets,
-            report=self.report,
-            cancel=self._cancel,
-            watch=self._watch,
-            hook=self._hook,
-            options=options,
-            prefetch=self._prefetch,
-            hands_over=self._hands_over,
-        )
-        self._window = Window(
-            self._executor,
-            self._tasks(),
-            self.sampler.batches,
-            ordered=bool(self._settings.ordered),
-            notify=self._delivery.messages.put,
-        )
-        self._stream = self._finishing(work)
 
     def _close_outlets(self, _: object, error: BaseException | None, __: object) -> None:
         self._outlets.close(error)
@@ -231,6 +238,7 @@ class Engine:
         """Have the delivering side make one step, in this thread."""
         with self._turn:
             self.raise_error()
+            assert self._stream is not None
             self._delivery.request()
             self._stepping = True
             try:
@@ -262,8 +270,12 @@ class Engine:
         try:
             if self._inline:
                 with self._turn:
+                    assert self._stream is not None
                     self._stepping = True
-                    deque(self._stream, maxlen=0)  # keeps no batch while the next is made
+                    try:
+                        deque(self._stream, maxlen=0)  # keeps no batch while the next is made
+                    finally:
+                        self._stepping = False
             else:
                 self.ended.wait()
         except BaseException as error:
@@ -283,19 +295,19 @@ class Engine:
         """Leave the run: give up what waits, and let everything go. Does nothing at the end."""
         self._left = True
         self._cancel.set()
-        if self._thread is not None:
-            if self._thread is not threading.current_thread():
-                self._thread.join(_PATIENCE)
-            return
-        # A step that is being taken is not waited for longer than a thread would be: the run is
-        # then left when the step is over, or at its next look at the token.
+        # A start, or a step, that is being taken is not waited for longer than a thread would be:
+        # the run is then left when it is over, or at its next look at the token.
         if self._turn.acquire(timeout=_PATIENCE):
             try:
-                if self._started and not self._finished and not self._stepping:
+                inside = self._stepping or self._finished or self._stream is None
+                if self._inline and self._started and not inside:
+                    assert self._stream is not None
                     self._stream.close()
                     self._finish(Cancelled("the run was left before its first batch"))
             finally:
                 self._turn.release()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE)
 
     def abandon(self) -> None:
         """Leave the run as nobody holds it any more; called by the garbage collector.
@@ -314,6 +326,7 @@ class Engine:
     def _deliver(self) -> None:
         """Be the delivering thread."""
         try:
+            assert self._stream is not None
             with self._cancel.on_set(lambda: self._delivery.messages.put(STOP)):
                 for batch in self._stream:
                     if self._hands_over:

@@ -33,6 +33,7 @@ class Outlets:
                 name = f"{step.name}-{count}"
             self._steps[name] = step
         self.sinks: dict[str, Sink] = {}
+        self._kept: dict[str, Any] | None = None  # the results, once the sinks are closed
 
     def open(self, describe: Callable[[str, Sink], SinkRun]) -> None:
         """Open all; if one refuses, close those that are open and raise what it raised."""
@@ -83,11 +84,15 @@ class Outlets:
                 if error is not None:
                     _log.warning("sink %r failed to close", name, exc_info=problem)
                 first = first or problem
+        self._kept = self.results()  # a sink object that was given may be opened again
+        for sink in self.sinks.values():
             release(sink)
         return first
 
     def results(self) -> dict[str, Any]:
         """Return each sink's result."""
+        if self._kept is not None:
+            return dict(self._kept)
         return {name: sink.result for name, sink in list(self.sinks.items())}
 
 

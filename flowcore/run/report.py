@@ -109,12 +109,17 @@ class Report:
 
 
 def _short(result: Any) -> str:
-    if hasattr(result, "shape") and hasattr(result, "dtype"):
+    if _is_array(result):
         return f"array {result.dtype} {result.shape}"
-    if isinstance(result, Mapping) and result:
-        return ", ".join(f"{name} {_short(part)}" for name, part in result.items())
-    if isinstance(result, tuple) and result:
-        return ", ".join(_short(part) for part in result)
+    parts = result if isinstance(result, Mapping) else {}
+    if isinstance(result, tuple):
+        parts = dict(enumerate(result))
+    if parts and all(map(_is_array, parts.values())):
+        return ", ".join(f"{name} {part.dtype} {part.shape}" for name, part in parts.items())
     text = str(result)
     plain = len(text) <= 100 and "\n" not in text and " object at 0x" not in text
     return text if plain else type(result).__name__
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")

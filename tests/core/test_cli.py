@@ -117,7 +117,7 @@ MISTAKES = {
     "describe :pipe": "MODULE:PIPELINE",
     "describe .cli_pipes:pipe": "MODULE:PIPELINE",
     "describe cli_nowhere:pipe": "no module 'cli_nowhere'",
-    "describe cli_pipes.py:pipe": "no module 'cli_pipes.py'",
+    "describe cli_pipes.py:pipe": "leave .py off: cli_pipes:pipe",
     "describe cli_pipes:pip": "did you mean 'pipe'",
     "describe cli_pipes:number": "int, not a pipeline",
     "run cli_pipes:pipe --batch-size 0": "batch_size must be an int of at least 1",
@@ -127,7 +127,7 @@ MISTAKES = {
     "run cli_pipes:pipe --batch-size 2 --sink-option a=1": "--sink-option needs --sink",
     "run cli_pipes:pipe --batch-size 2 --sink files": "'folder'",
     "run cli_pipes:pipe --batch-size 2 --sink files --sink-option folder": "KEY=VALUE",
-    "run cli_pipes:pipe --batch-size 2 --sink files --sink-option x=1": "takes: folder, size=1",
+    "run cli_pipes:pipe --batch-size 2 --sink files --sink-option x=1": "takes: folder, size",
 }
 
 

@@ -144,7 +144,7 @@ def test_a_sink_is_written_by_name_too(digits, name):
 
 @pytest.mark.usefixtures("shelf")
 def test_options_that_a_sink_does_not_take_are_refused_where_they_are_written(digits):
-    with pytest.raises(ArgumentError, match="size=3"):
+    with pytest.raises(ArgumentError, match="did you mean 'size'"):
         digits.p.put_into_book_shelf(sise=5)
 
 

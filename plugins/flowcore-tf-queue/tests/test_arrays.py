@@ -62,11 +62,50 @@ def test_another_cast_is_refused_with_both_dtypes_and_the_cast_to_write(found, w
 
 def test_strings_go_into_a_string_queue_and_into_no_other():
     (item,) = fit(["a", "bc"], object)
-    assert item.tolist() == ["a", "bc"]
+    assert item.tolist() == [b"a", b"bc"]
     with pytest.raises(DataError, match=r"dtype string \(object\), the queue takes float32"):
         fit(["a", "bc"], "float32")
     with pytest.raises(DataError, match=r"dtype int64, the queue takes string \(object\)"):
         fit(np.arange(2), object)
+
+
+def test_bytes_keep_the_nuls_at_their_end():
+    (item,) = fit([b"a\0", b"bc\0\0"], object)
+    assert item.tolist() == [b"a\0", b"bc\0\0"]
+    (item,) = fit(b"a\0", object)
+    assert item.item() == b"a\0"
+
+
+def test_an_integer_that_the_queues_dtype_does_not_hold_is_refused_and_not_wrapped():
+    with pytest.raises(DataError, match="values that int32 does not hold") as caught:
+        fit(np.array([1, 2**40]), "int32")
+    assert "from 1 to 1099511627776" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [None, 1],
+        [{}],
+        np.array([1, 2], object),
+        (),
+        np.array(["2026-01-01"], "M8[D]"),
+        "\ud800",
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_content_that_no_queue_takes_is_an_error_of_its_batch(content, known):
+    fitter = Fitter(lambda batch: content, slots(object) if known else None, False)
+    with pytest.raises(DataError, match="Batch 0 of epoch 0"):
+        fitter(fc.Batch(range(2)))
+
+
+def test_a_name_of_the_queue_that_is_no_component_is_told_with_those_that_are():
+    batch = fc.Batch(range(2), data={"images": np.ones(2)})
+    with pytest.raises(DataError, match="the name 'labels', and the batch no such component"):
+        Fitter(None, slots("float64", "int64", names=("images", "labels")), False)(batch)
 
 
 def test_a_list_is_one_tensor_and_a_tuple_several():

@@ -85,6 +85,13 @@ def test_many_puts_the_items_one_by_one(rows):
         assert taken(queue) == list(range(24))
 
 
+def test_many_puts_strings_one_by_one():
+    queue = tf.queue.FIFOQueue(9, [tf.string])
+    strings = fc.Dataset(2, preloaded=np.array(["a", "bc"]))
+    strings.p.put_into_tf_queue(queue=queue, many=True).run(2)
+    assert [queue.dequeue().numpy() for _ in range(2)] == [b"a", b"bc"]
+
+
 def test_strings_and_names_and_scalars_go_in(rows):
     queue = tf.queue.FIFOQueue(9, [tf.string, tf.int64], names=["ids", "number"])
     rows.p.put_into_tf_queue(
@@ -196,6 +203,19 @@ class TestOwnQueue:
         assert one.report.results["tf-queue"].size() == 1
         assert two.report.results["tf-queue"].size() == 2
 
+    def test_before_the_first_batch_of_a_loop_it_is_none_and_nobody_waits(self, rows):
+        run = rows.p.put_into_tf_queue().gen_batch(4)
+        run.start()
+        assert run.report.results == {"tf-queue": None}
+        next(run)
+        assert run.report.results["tf-queue"].size() == 1
+
+    def test_a_run_that_fills_it_before_anybody_can_have_it_is_refused(self, rows):
+        with pytest.raises(OptionError, match=r"room for 3 items, and the run puts 6"):
+            rows.p.put_into_tf_queue(capacity=3).run(4)
+        report = rows.p.put_into_tf_queue(capacity=6).run(4)
+        assert report.results["tf-queue"].size() == 6
+
     def test_no_item_is_no_queue(self):
         empty = fc.Dataset(0, preloaded=np.zeros((0, 3)))
         assert empty.p.put_into_tf_queue().run(4).results == {"tf-queue": None}
@@ -306,3 +326,23 @@ def test_ctrl_c_ends_a_program_whose_put_is_blocked(tmp_path, style, prefetch):
     assert output == "interrupted []\n"
     assert program.returncode in (1, 130, -signal.SIGINT)
     assert "KeyboardInterrupt" in errors
+
+
+EXIT = """
+import threading, numpy as np, flowcore as fc, tensorflow as tf
+queue = tf.queue.FIFOQueue(2, [tf.float64])
+pipeline = fc.Dataset(100, preloaded=np.arange(100.0)).p.put_into_tf_queue(queue=queue)
+loop = threading.Thread(target=lambda: list(pipeline.gen_batch(4)), daemon=True)
+loop.start()
+while queue.size() < 2:
+    loop.join(0.01)
+loop.join(0.2)
+print("the main thread ends", flush=True)
+"""
+
+
+def test_a_program_ends_though_a_daemon_thread_waits_at_a_full_queue(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT], cwd=tmp_path, capture_output=True, text=True, timeout=40
+    )
+    assert (done.returncode, done.stdout) == (0, "the main thread ends\n")

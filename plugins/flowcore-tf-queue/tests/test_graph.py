@@ -242,6 +242,35 @@ def test_a_batch_that_does_not_fit_can_be_skipped(rows, graph, session):
     assert (report.batches, [trouble.number for trouble in report.skipped]) == (2, [2])
 
 
+def test_a_run_leaves_no_entry_behind_in_the_session(rows, graph, session):
+    queue = v1.FIFOQueue(100, "float")
+    pipeline = rows.p.put_into_tf_queue(queue=queue)
+    (table,) = [op for op in graph.get_operations() if op.type == "MutableHashTableV2"]
+    size = tf.raw_ops.LookupTableSizeV2(table_handle=table.outputs[0])
+    sess = session()
+    for _ in range(3):
+        pipeline.run(4, tf_session=sess)
+    assert sess.run(size) == 0
+
+
+def test_a_queue_chosen_in_the_graph_takes_items(rows, graph, session):
+    queues = [v1.FIFOQueue(30, [tf.float32], [()]) for _ in range(2)]
+    queue = v1.QueueBase.from_list(tf.constant(1), queues)
+    pipeline = rows.p.put_into_tf_queue(queue=queue, many=True, get_tensor=first_column)
+    sizes = [one.size() for one in queues]
+    sess = session()
+    assert len(list(pipeline.gen_batch(4, tf_session=sess))) == 6
+    assert sess.run(sizes) == [0, 24]
+
+
+def test_a_closed_monitored_session_is_refused(rows, graph):
+    pipeline = rows.p.put_into_tf_queue(queue=v1.FIFOQueue(30, "float"))
+    with v1.train.SingularMonitoredSession() as monitored:
+        pass
+    with pytest.raises(OptionError, match="is closed"):
+        pipeline.run(4, tf_session=monitored)
+
+
 class TestShuffleQueues:
     def pipeline(self, rows, kept, **options):
         self.queue = v1.RandomShuffleQueue(20, kept, [tf.float32])

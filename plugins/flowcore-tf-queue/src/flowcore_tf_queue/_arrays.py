@@ -19,6 +19,8 @@ __all__ = ["ALIGNMENT", "Arrays", "Fitter", "Slots", "aligned_copy"]
 
 ALIGNMENT = 64  # bytes: what TensorFlow wants of memory that it adopts without a copy
 
+_TOO_LONG = (np.dtype(np.longdouble), np.dtype(np.clongdouble))
+
 Arrays = tuple[NDArray[Any], ...]
 Shape = tuple[int | None, ...] | None  # None: of any rank; a None in it: of any length
 
@@ -83,7 +85,10 @@ class Fitter:
                     next="return arrays of equal first axes from get_tensor",
                 )
             )
-        return tuple(aligned_copy(part, to) for part, to in zip(parts, dtypes, strict=True))
+        copies = tuple(aligned_copy(part, to) for part, to in zip(parts, dtypes, strict=True))
+        for at, (part, copy) in enumerate(zip(parts, copies, strict=True)):
+            _check_values(part, copy, at, where)
+        return copies
 
     def _tensor(self, batch: Batch) -> Any:
         if self.get_tensor is not None:
@@ -119,6 +124,8 @@ class Fitter:
             )
         else:
             values = tensor if isinstance(tensor, tuple) else (tensor,)
+        if not values:
+            raise DataError(explain("get_tensor returned an empty tuple", where=where))
         if self.slots is not None and len(values) != len(self.slots.dtypes):
             raise DataError(
                 explain(
@@ -163,6 +170,8 @@ def aligned_copy(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _array(value: Any, where: str) -> NDArray[Any]:
     try:
         array = np.asarray(value)
+        if array.dtype.kind in "US" and not isinstance(value, (np.ndarray, np.generic)):
+            array = np.array(value, dtype=object)  # NumPy's own strings lose NULs at their end
     except ValueError as error:  # lists of unequal lengths
         raise DataError(
             explain(
@@ -171,7 +180,36 @@ def _array(value: Any, where: str) -> NDArray[Any]:
                 next="return arrays, or lists of equal lengths",
             )
         ) from None
-    return array.astype(object) if array.dtype.kind in "USO" else array
+    if array.dtype.kind in "USTO":
+        return _encoded(array, where)
+    if array.dtype.kind in "mM" or array.dtype.names or array.dtype in _TOO_LONG:
+        raise DataError(
+            explain(
+                f"a queue takes no {array.dtype}",
+                where=where,
+                next="convert it in get_tensor: array.astype('int64'), or 'float64'",
+            )
+        )
+    return array
+
+
+def _encoded(array: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return strings as an object array of bytes; refuse other objects."""
+    encoded = np.empty(array.size, object)
+    for at, value in enumerate(array.flat):
+        if not isinstance(value, (str, bytes)):
+            raise DataError(
+                explain(
+                    f"what get_tensor returned holds {type(value).__name__} objects",
+                    where=where,
+                    next="return arrays of numbers or of strings: np.array(..., dtype=...)",
+                )
+            )
+        try:
+            encoded[at] = value.encode() if isinstance(value, str) else value
+        except UnicodeEncodeError as error:
+            raise DataError(explain(f"a string is not UTF-8: {error}", where=where)) from None
+    return encoded.reshape(array.shape)
 
 
 def _check(array: NDArray[Any], at: int, slots: Slots, many: bool, where: str) -> None:
@@ -204,6 +242,24 @@ def _check(array: NDArray[Any], at: int, slots: Slots, many: bool, where: str) -
             "that dtype",
         )
     )
+
+
+def _check_values(array: NDArray[Any], copy: NDArray[Any], at: int, where: str) -> None:
+    """Refuse a cast between integers that changed a value: NumPy wraps without a word."""
+    narrowed = (
+        array.dtype.kind in "iu"
+        and copy.dtype.kind in "iu"
+        and not np.can_cast(array.dtype, copy.dtype, "safe")
+    )
+    if narrowed and not np.array_equal(array, copy):
+        raise DataError(
+            explain(
+                f"component {at} has values that {copy.dtype} does not hold",
+                where=where,
+                why=f"it is {array.dtype}, from {array.min()} to {array.max()}",
+                next=f"make the queue with {array.dtype}, or bring the values into range",
+            )
+        )
 
 
 def _spelled(dtype: np.dtype[Any]) -> str:

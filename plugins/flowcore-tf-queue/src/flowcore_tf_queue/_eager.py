@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from flowcore import Cancel
 from flowcore.errors import Cancelled, SinkError, explain
 from flowcore_tf_queue._arrays import Arrays
@@ -38,7 +40,8 @@ class EagerDoor:
             self._put_one(arrays, cancel)
             return
         for at in range(len(arrays[0])):
-            self._put_one(tuple(array[at] for array in arrays), cancel)
+            entries = tuple(np.asarray(array[at], array.dtype) for array in arrays)
+            self._put_one(entries, cancel)
 
     def close_queue(self) -> None:
         """Close the queue; this waits behind the enqueues that others wait in."""

@@ -7,6 +7,7 @@ whether the item is in. That holds with any number of producers and consumers.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import weakref
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Ops:
     start: Any  # many: the first of the entries to put
     put: Any
     count: Any
+    forget: Any  # the run's entry in the table
     close: Any
 
 
@@ -106,6 +108,7 @@ def _build(queue: Any, graph: Any, many: bool) -> Ops:
         count=tf.raw_ops.LookupTableFindV2(
             table_handle=table, keys=key, default_value=tf.constant(0, tf.int64)
         ),
+        forget=tf.raw_ops.LookupTableRemoveV2(table_handle=table, keys=tf.reshape(key, [1])),
         close=queue.close(),
     )
 
@@ -139,7 +142,10 @@ def raw_session(session: Any, graph: Any) -> Any:
             )
         )
     if hasattr(session, "run_step_fn"):
-        session = session.run_step_fn(lambda step_context: step_context.session)
+        try:
+            session = session.run_step_fn(lambda step_context: step_context.session)
+        except (AttributeError, RuntimeError) as error:  # how a monitored one says so
+            raise OptionError(f"the session given as tf_session is closed: {error}") from error
     if not hasattr(session, "run") or not hasattr(session, "graph"):
         raise OptionError(f"tf_session must be a TensorFlow session, got {session!r:.80}")
     if session.graph is not graph:
@@ -192,7 +198,9 @@ class GraphDoor:
         self._session.run(self._ops.close)
 
     def close(self) -> None:
-        """Do nothing: the session is the user's."""
+        """Take the run's entry out of the table; the session is the user's."""
+        with contextlib.suppress(RuntimeError, tf.errors.OpError):  # of a session that is closed
+            self._session.run(self._ops.forget, {self._ops.key: self._key}, self._slice)
 
     def _run(self, fetch: Any, feed: dict[Any, Any], options: Any = None) -> Any:
         try:

@@ -6,8 +6,10 @@ its deadline just then, the binding turns the `KeyboardInterrupt` into a `Runtim
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from queue import SimpleQueue
 from typing import Protocol
 
 from flowcore import Cancel
@@ -16,6 +18,7 @@ from flowcore_tf_queue._arrays import Arrays
 __all__ = ["Door", "Helped"]
 
 _SLICE = 0.2  # seconds between looks at the token
+_PATIENCE = 0.5  # seconds that `close` waits for the thread
 
 
 class Door(Protocol):
@@ -35,17 +38,25 @@ class Door(Protocol):
 
 
 class Helped:
-    """A door whose puts are done in a thread of its own, while the caller waits in Python."""
+    """A door whose puts are done in a thread of its own, while the caller waits in Python.
+
+    Not a `concurrent.futures.ThreadPoolExecutor`: the interpreter's exit would wait for its thread
+    before it comes to leaving the run, which is what ends the wait.
+    """
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._thread = ThreadPoolExecutor(1, "flowcore-tf-queue")
+        # To the helper: what to put, the token of that put, and where to say that it is done.
+        self._jobs: SimpleQueue[tuple[Arrays, Cancel, Future[None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="flowcore-tf-queue", daemon=True)
+        self._thread.start()
 
     def put(self, arrays: Arrays, cancel: Cancel) -> None:
         """Have the door put, and wait for it."""
         mine = Cancel()
         with cancel.on_set(mine.set):
-            done = self._thread.submit(self._door.put, arrays, mine)
+            done: Future[None] = Future()
+            self._jobs.put((arrays, mine, done))
             try:
                 while True:
                     try:
@@ -63,5 +74,17 @@ class Helped:
 
     def close(self) -> None:
         """Let the thread go."""
-        self._thread.shutdown()
+        self._jobs.put(None)
+        self._thread.join(_PATIENCE)
         self._door.close()
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            arrays, cancel, done = job
+            try:
+                self._door.put(arrays, cancel)
+            except BaseException as error:  # for the caller, whatever it is
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+            del job, arrays, cancel, done

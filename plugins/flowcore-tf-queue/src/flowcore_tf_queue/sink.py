@@ -66,11 +66,15 @@ class TFQueueSink(Sink):
         close_queue: bool | None = None,
     ) -> None:
         _check(queue, get_tensor, capacity)
+        for name, flag in {"many": many, "close_queue": close_queue}.items():
+            if not isinstance(flag, bool) and not (name == "close_queue" and flag is None):
+                raise OptionError(f"{name} must be True or False, got {flag!r}")
         self._queue = queue
         self._many = many
         self._capacity = 8 if capacity is None else capacity
         self._close_queue = close_queue
         self._own = queue is None
+        self._run: SinkRun | None = None
         self._ops: Ops | None = None
         if queue is not None:
             graph = getattr(queue.queue_ref, "graph", None)  # an eager tensor has none
@@ -89,6 +93,7 @@ class TFQueueSink(Sink):
         self._made = threading.Event()  # set by the delivering thread; `result` waits for it
         if self._own:
             self._queue = None  # not that of a run before, if this object was given to one
+            self._check_capacity(run)
         self._door: Door | None = None
         self._check_room(run)
         if self._ops is None and self._is_shuffle() and run.hands_over:
@@ -134,20 +139,24 @@ class TFQueueSink(Sink):
 
     @property
     def result(self) -> Any:
-        """The queue. One that the sink makes is there with the first item: this waits for it.
+        """The queue. One that the sink makes is there with the first item.
 
-        It is ``None`` if the run ended before its first item.
+        In a feed this waits for it, and is ``None`` if the run ended before; otherwise it is
+        ``None`` until the first batch has been put.
         """
-        self._made.wait()
+        if self._run is not None and self._run.feed:
+            self._made.wait()
         return self._queue
 
     def _entered(self, door: Door) -> Door:
+        assert self._run is not None
         return Helped(door) if self._run.inline else door
 
     def _fit_own(self, arrays: Arrays) -> Arrays:
         if self._queue is None:
             dtypes = [tf.string if array.dtype == object else array.dtype for array in arrays]
-            self._queue = tf.queue.FIFOQueue(self._capacity, dtypes)
+            with tf.init_scope():  # eager, whatever graph the consumer is in
+                self._queue = tf.queue.FIFOQueue(self._capacity, dtypes)
             self._slots = _slots(self._queue)
             self._door = self._entered(EagerDoor(self._queue, self._many))
             self._made.set()
@@ -159,6 +168,7 @@ class TFQueueSink(Sink):
         return Fitter(None, self._slots, self._many).fit(arrays, "a later batch than the first")
 
     def _closes(self, error: BaseException | None) -> bool:
+        assert self._run is not None
         if isinstance(error, Cancelled):  # left: only a queue of our own has nobody else
             return self._own and self._run.feed
         if self._close_queue is not None:
@@ -175,7 +185,7 @@ class TFQueueSink(Sink):
 
         def close() -> None:
             # Closed by somebody before, or its session was: either way nobody waits for the end.
-            with contextlib.suppress(tf.errors.CancelledError, RuntimeError):
+            with contextlib.suppress(tf.errors.OpError, RuntimeError):
                 door.close_queue()
 
         closer = threading.Thread(target=close, name="flowcore-tf-queue-close", daemon=True)
@@ -191,21 +201,39 @@ class TFQueueSink(Sink):
     def _is_shuffle(self) -> bool:
         return isinstance(self._queue, tf.queue.RandomShuffleQueue)
 
+    def _check_capacity(self, run: SinkRun) -> None:
+        """Refuse a run that must end before anybody can have the queue that it fills."""
+        needed = run.items if self._many else run.batches
+        if run.feed or run.hands_over or (needed is not None and needed <= self._capacity):
+            return
+        raise OptionError(
+            explain(
+                f"the sink's own queue has room for {self._capacity} items, and the run puts "
+                f"{'more and more' if needed is None else needed} before anybody can take one",
+                where="at the start of the run",
+                next="with pipeline.feed(...) as feed: take from feed.results"
+                + ("" if needed is None else f"; or capacity={needed}"),
+            )
+        )
+
     def _check_room(self, run: SinkRun) -> None:
         """Refuse a batch that a consumer, who waits for all of it to be in, would wait for."""
         if self._ops is None or not (self._many and run.hands_over):
             return
-        capacity = int(self._queue.queue_ref.op.get_attr("capacity"))
+        try:
+            capacity = int(self._queue.queue_ref.op.get_attr("capacity"))
+        except ValueError:  # one of several queues, chosen in the graph
+            return
         if 0 <= capacity < run.batch_size:
             raise OptionError(
                 explain(
                     f"{called(self._queue)} has room for {capacity} items, and a batch has "
-                    f"{run.batch_size}: next_batch would wait for ever",
+                    f"{run.batch_size}: who takes items after next_batch would wait for ever",
                     where="at the start of the run",
                     why="many=True puts the items one by one, and the batch is handed over after "
                     "its last",
-                    next="a capacity of batch_size or more, or fill the queue in the background: "
-                    "with pipeline.feed(...)",
+                    next="a capacity of batch_size or more; if another thread takes them, "
+                    "pipeline.run(...) or with pipeline.feed(...)",
                 )
             )
 
@@ -243,5 +271,5 @@ def _check(queue: Any, get_tensor: Any, capacity: Any) -> None:
         )
     if queue is not None and capacity is not None:
         raise OptionError("capacity is of the queue that the sink makes: give queue or capacity")
-    if capacity is not None and not (isinstance(capacity, int) and capacity >= 1):
+    if capacity is not None and not (type(capacity) is int and capacity >= 1):
         raise OptionError(f"capacity must be an int of at least 1, got {capacity!r}")
