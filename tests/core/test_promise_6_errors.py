@@ -552,6 +552,7 @@ def test_a_task_is_run_again_though_the_worker_that_lost_it_goes_on_with_it():
             if task.number in self.lost:
                 return served
             self.lost[task.number] = served
+            assert first[task.number].wait(10)  # else the re-run might be the first to begin
             future = Future()
             future.set_exception(TimeoutError("too slow"))
             return future
@@ -567,10 +568,12 @@ def test_a_task_is_run_again_though_the_worker_that_lost_it_goes_on_with_it():
                 assert executor.lost[self.number].result(10).error is None
             else:
                 begun.append(self.number)
+                first[self.number].set()
                 assert again[self.number].wait(10)
             return self
 
-    executor, begun, again = Impatient(2), [], [threading.Event() for _ in range(3)]
+    executor, begun = Impatient(2), []
+    first, again = ([threading.Event() for _ in range(3)] for _ in range(2))
     pipe = Dataset(3, Overtaken).p.overlap()
     assert deliver(pipe.gen_batch(1, executor=executor, prefetch=1)) == ([0, 1, 2], None)
 

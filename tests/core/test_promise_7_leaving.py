@@ -262,9 +262,10 @@ def test_a_put_that_waits_is_given_up_and_its_item_is_not_in(pipe, way):
     consumer.start()
     assert sink.full.wait(10)
     _within_a_second(run.close)
-    assert sink.items == [0, 1]
+    assert len(sink.items) == 2
+    assert sink.items == [0, 1] or way.get("ordered") is False
     numbers = [batch.number for batch in ended.get(timeout=1)]
-    assert numbers == [0, 1][: len(numbers)]  # closing may be quicker than the consumer
+    assert numbers == sink.items[: len(numbers)]  # closing may be quicker than the consumer
     assert [type(error) for error in sink.closed] == [Cancelled]
     sink.queue.get_nowait()
     sink.queue.put_nowait("still usable")
@@ -361,8 +362,8 @@ def test_a_run_that_closes_itself_ends_and_closes_its_sinks(pipe, way, where):
     sink = Closing()
     run = pipe.call(close).gen_batch(1, n_epochs=None, sink=sink, **way)
     numbers = [batch.number for batch in run]
-    assert numbers == [0, 1][: len(numbers)]
     _until(lambda: sink.closed)
+    assert numbers == sink.items[: len(numbers)]
     assert [type(error) for error in sink.closed] == [Cancelled]
 
 
