@@ -31,10 +31,11 @@ class ActionMark:
     """What `action` leaves on a function.
 
     ``lock`` is held while the action runs, if it is a singleton: all runs of the process meet here.
+    It is reentrant, as such an action may run a pipeline with the same action in its own thread.
     """
 
     singleton: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+    lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
 
 
 @overload

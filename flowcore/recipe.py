@@ -5,6 +5,7 @@ Everything here is immutable and checked when it is made; nothing here runs.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -184,9 +185,9 @@ def _outline(preloaded: Any) -> Any:
 def _copied(part: Any, positions: NDArray[np.int64]) -> Any:
     """Return the items at ``positions``, which an action may write to."""
     items = part[positions]
-    if isinstance(items, np.ndarray) and items.base is not None:  # a view of who knows what
-        return items.copy()
-    return items
+    if isinstance(part, np.ndarray) and not part.dtype.hasobject:
+        return items  # a copy already, as ``positions`` is an array
+    return copy.deepcopy(items)  # a loader may give its own, and objects are only referred to
 
 
 def _parts(preloaded: Any) -> dict[str, Any]:

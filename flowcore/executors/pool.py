@@ -22,6 +22,7 @@ _Answer: TypeAlias = "Outcome | bytes | None"
 # worker in another process does not, and is then sent it, once.
 _HERE: dict[str, Work] = {}
 _SENT: dict[str, Work] = {}
+_PATIENCE = 0.4  # seconds that `close` waits for tasks that are still running
 _SENT_MOST = 4  # runs that may share a pool without sending their work more than once to a worker
 
 
@@ -55,11 +56,11 @@ class PoolExecutor(Executor):
         return answer
 
     def close(self) -> None:
-        """Cancel what has not begun, and wait up to 0.9 s for what has; the pool stays open."""
+        """Cancel what has not begun, and wait up to 0.4 s for what has; the pool stays open."""
         self._closed = True
         for future in list(self._open):
             future.cancel()
-        futures.wait(list(self._open), timeout=0.9)
+        futures.wait(list(self._open), timeout=_PATIENCE)
         _HERE.pop(self._key, None)
 
     def _send(self, answer: Future[Outcome], task: Task, work: bytes | None) -> None:
@@ -132,21 +133,32 @@ def _packed(outcome: Outcome) -> bytes:
 
 
 def _packed_error(error: BaseException, step: str) -> bytes:
-    # By its parts: what an exception's own pickle calls its class with are not always the arguments
-    # that the class takes.
     trace = "".join(traceback.format_exception(error)).rstrip()
     error.add_note(f"flowcore: its traceback in the worker:\n{trace}")
-    try:
-        packed = pickle.dumps((type(error), error.args, vars(error), step), protocol=5)
-        _unpacked(packed)
-    except Exception:
-        text = f"{type(error).__name__}: {error}"
-        packed = pickle.dumps((ActionError, (text,), {"__notes__": error.__notes__}, step))
+    # By its own pickle where that keeps all; else by its parts, as a class need not take the
+    # arguments that are in `args`; else as an error that has its text.
+    text = f"{type(error).__name__}: {error}"
+    for made in (
+        lambda: (error, step),
+        lambda: (type(error), error.args, vars(error), step),
+        lambda: (ActionError, (text,), {"__notes__": error.__notes__}, step),
+    ):
+        try:
+            packed = pickle.dumps(made(), protocol=5)
+            found = _unpacked(packed).error
+        except Exception:
+            continue
+        if type(found) is ActionError or (
+            (type(found), str(found), vars(found)) == (type(error), str(error), vars(error))
+        ):
+            break
     return packed
 
 
 def _unpacked(packed: bytes) -> Outcome:
     parts = pickle.loads(packed)
+    if isinstance(parts[0], BaseException):
+        return Outcome(error=parts[0], step=parts[1])
     if len(parts) == 2:
         return Outcome(*parts)
     kind, arguments, state, step = parts

@@ -13,7 +13,7 @@ from flowcore.executors.base import Executor, Outcome, Task, Work
 __all__ = ["ThreadsExecutor"]
 
 _Job: TypeAlias = "tuple[Future[Outcome], Task]"
-_PATIENCE = 0.9  # seconds that close() waits for actions that are still running
+_PATIENCE = 0.4  # seconds that close() waits for actions that are still running
 
 
 class ThreadsExecutor(Executor):
@@ -52,7 +52,7 @@ class ThreadsExecutor(Executor):
         return future
 
     def close(self) -> None:
-        """Cancel what has not begun, and wait up to 0.9 s for what has."""
+        """Cancel what has not begun, and wait up to 0.4 s for what has."""
         try:
             while (job := self._jobs.get_nowait()) is not None:
                 job[0].cancel()

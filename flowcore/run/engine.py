@@ -41,7 +41,7 @@ _log = logging.getLogger("flowcore")
 
 _END: Final = object()  # what the consumer finds after the last batch
 _ENDED = "the data has ended; n_epochs=None has no end, and pipeline.reset() starts over"
-_PATIENCE = 2.0  # seconds that `close` waits for the delivering thread
+_PATIENCE = 0.9  # seconds that `close` waits for the delivering thread, or for a step
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()  # those that have started, for the exit
 
@@ -71,14 +71,7 @@ class Engine:
     def __init__(
         self, recipe: Recipe, settings: Settings, *, hands_over: bool = True, feed: bool = False
     ) -> None:
-        if recipe.source is None:
-            raise PipelineError(
-                explain(
-                    "this pipeline is a template: it has no dataset to run over",
-                    next="start it from a dataset: dataset.p...",
-                )
-            )
-        self._source: Source = recipe.source
+        self._source = _source(recipe)
         self._recipe = settings.sink_steps(recipe)
         settings.check_options(self._recipe)
         self._settings = settings
@@ -92,7 +85,7 @@ class Engine:
         self._watch = StallWatch(settings.stall_warning)
         # Where the run has no thread that watches, the waits that poll the token do.
         self._cancel = Cancel(self._watch.check if self._inline else None)
-        self.sampler = settings.sampler(len(recipe.source.index))
+        self.sampler = settings.sampler(len(self._source.index))
         self.report = Report(seed=self.sampler.seed, _read_results=self._outlets.results)
         self.error: BaseException | None = None
         self.ended = threading.Event()
@@ -364,21 +357,25 @@ class Engine:
     def _finish(self, error: BaseException | None) -> None:
         if self._finished:
             return
+        self._finished = True
         if error is not None and not isinstance(error, Cancelled):
             self._fail(error)
         self._watch.end()
-        try:
-            self._executor.close()
-        except Exception:
-            _log.exception("the executor %r failed to close", self._executor)
-        release(self._executor)
-        problem = self._outlets.close(error)
         self.complete = error is None
-        if error is None and problem is not None:
-            self._late = error = problem
-            self._fail(problem)
-        self._delivery.end()
-        self._conclude(error)
+        try:
+            try:
+                self._executor.close()
+            except Exception:
+                _log.exception("the executor %r failed to close", self._executor)
+            finally:
+                release(self._executor)
+            problem = self._outlets.close(error)
+            self._delivery.end()
+            if error is None and problem is not None:
+                self._late = error = problem
+                self._fail(problem)
+        finally:
+            self._conclude(error)  # whatever happened: somebody may wait for the end
 
     def _fail(self, error: BaseException) -> None:
         if self.error is None:
@@ -387,7 +384,7 @@ class Engine:
 
     def _conclude(self, error: BaseException | None) -> None:
         """Tell everyone that the run is over."""
-        self._finished = True
+        self._finished = True  # also where it did not start
         self._watch.stop()
         self.report.end(error)
         try:
@@ -413,20 +410,32 @@ def make_one(recipe: Recipe, settings: Settings, number: int, epoch: int) -> Bat
         IndexError: the epoch has no such batch.
         Exception: what an action raises.
     """
-    engine = Engine(recipe, settings)
-    sampler = engine.sampler
+    source = _source(recipe)
+    settings.check_options(recipe)
+    sampler = settings.sampler(len(source.index))
     if not (0 <= number < sampler.epoch_batches and epoch >= 0):
         raise IndexError(
             f"no batch {number} in epoch {epoch}: {sampler.length} items in batches of "
             f"{sampler.batch_size} make {sampler.epoch_batches} batches, counted from 0"
         )
     options = action_options(recipe, settings.plugin_options)
-    work = compile_recipe(recipe, engine._source, [], options)
+    work = compile_recipe(recipe, source, [], options)
     outcome = work(Task(epoch, number, sampler.positions(epoch, number), sampler.seed))
     if outcome.error is not None:
         raise outcome.error
     assert outcome.batch is not None
     return outcome.batch
+
+
+def _source(recipe: Recipe) -> Source:
+    if recipe.source is None:
+        raise PipelineError(
+            explain(
+                "this pipeline is a template: it has no dataset to run over",
+                next="start it from a dataset: dataset.p...",
+            )
+        )
+    return recipe.source
 
 
 def _stray(error: Cancelled) -> PipelineError:
@@ -444,4 +453,7 @@ def _stray(error: Cancelled) -> PipelineError:
 def _leave_all() -> None:
     """Leave the runs that are not over: they must not run into the interpreter's end."""
     for engine in list(_live):
-        engine.close()
+        try:
+            engine.close()
+        except Exception:
+            _log.exception("a run failed to end with the program")

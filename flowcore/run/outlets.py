@@ -74,19 +74,27 @@ class Outlets:
                 watch.end()
 
     def close(self, error: BaseException | None) -> BaseException | None:
-        """Close all, and return the first error of those that fail to."""
+        """Close all, and return the first error of those that fail to.
+
+        After an error, or when the run is left, such an error is only logged; but a Ctrl-C is
+        raised, after all are closed.
+        """
         first: BaseException | None = None
+        kept: dict[str, Any] = {}
         for name, sink in self.sinks.items():
             try:
                 sink.close(error)
+                kept[name] = sink.result  # now: a sink that was given may be opened again
             except BaseException as problem:
                 problem.add_note(f"flowcore: while sink {name!r} was closed")
-                if error is not None:
+                if error is not None and isinstance(problem, Exception):
                     _log.warning("sink %r failed to close", name, exc_info=problem)
                 first = first or problem
-        self._kept = self.results()  # a sink object that was given may be opened again
-        for sink in self.sinks.values():
-            release(sink)
+            finally:
+                release(sink)
+        self._kept = kept
+        if error is not None and first is not None and not isinstance(first, Exception):
+            raise first
         return first
 
     def results(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -36,7 +37,8 @@ class Progress:
 
     def end(self) -> None:
         """Write the line for the last time."""
-        self._write("\n")
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            self._write("\n")
 
     def _write(self, end: str) -> None:
         report = self._report

@@ -104,7 +104,8 @@ class Report:
         lines = [f"{name:<8} {value:>12} {rate:>16}".rstrip() for name, value, rate in rows]
         lines += [self._ending] if self._ending else []
         lines += [f"  skipped {trouble}" for trouble in self.skipped[:5]]
-        lines += [f"  {name}: {_short(result)}" for name, result in self.results.items()]
+        if self._ended is not None:  # until then a result may be one that must be waited for
+            lines += [f"  {name}: {_short(result)}" for name, result in self.results.items()]
         return "\n".join(lines)
 
 

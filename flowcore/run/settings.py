@@ -15,6 +15,7 @@ import numpy as np
 from flowcore.errors import ArgumentError, OptionError, explain, near
 from flowcore.executors.base import Executor
 from flowcore.executors.pool import PoolExecutor
+from flowcore.executors.serial import SerialExecutor
 from flowcore.plugins import find, load
 from flowcore.recipe import ActionStep, Recipe, SinkStep
 from flowcore.sampler import Sampler, Shuffle, draw_seed
@@ -158,7 +159,7 @@ class Settings:
         most = _cores() + 4
         if isinstance(self.executor, Executor):
             workers = self.executor.num_workers
-        elif self.executor == "serial":
+        elif isinstance(self.executor, str) and self._executor_class() is SerialExecutor:
             workers = 0
         elif self.num_workers is not None:
             workers = self.num_workers
@@ -170,6 +171,9 @@ class Settings:
             workers = 0 if self.executor is None else most
         prefetch = 2 * workers if self.prefetch is None else self.prefetch
         return workers, prefetch
+
+    def _executor_class(self) -> object:
+        return load("flowcore.executors", str(self.executor))
 
     def make_executor(self, num_workers: int) -> Executor:
         """Return the executor of the run.

@@ -79,4 +79,7 @@ class StallWatch:
     def _watch(self) -> None:
         assert self._seconds is not None
         while not self._stop.wait(min(self._seconds / 5, _SLOWEST)):
-            self.check()
+            try:
+                self.check()
+            except Exception:  # of one warning; there may be others to give
+                _log.exception("a stall could not be described")

@@ -74,8 +74,8 @@ class Window:
 
     @property
     def head(self) -> Attempt | None:
-        """The first attempt in order."""
-        return next(iter(self._open.values()), None)
+        """The first attempt in order; the thread that watches may ask too."""
+        return next(iter(list(self._open.values())), None)
 
     def fill(self, budget: int) -> None:
         """Submit tasks until ``budget`` have been, in all."""

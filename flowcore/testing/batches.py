@@ -6,14 +6,12 @@ They are at the top level of a module so that they can be sent to workers in oth
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flowcore.batch import Batch, action
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["Broken", "NamedBatch", "PlainBatch", "StrictError", "contents", "seen"]
 
@@ -54,6 +52,12 @@ class PlainBatch(Batch):
     def spoil(self) -> PlainBatch:
         """Overwrite the array in place."""
         self.data[...] = -1
+        return self
+
+    @action
+    def open_nothing(self) -> PlainBatch:
+        """Open a file that does not exist."""
+        Path("no such folder/at all").read_bytes()
         return self
 
     @action

@@ -153,6 +153,13 @@ class ExecutorContract:
             list(run)
         assert raised.value.code == 7
 
+    def test_an_exception_keeps_what_it_says_of_its_cause(self, executor: AnyExecutor) -> None:
+        run = self._run(_plain().open_nothing(), executor)
+        with pytest.raises(FileNotFoundError, match="no such folder") as raised:
+            next(run)
+        run.close()
+        assert raised.value.filename == "no such folder/at all"
+
     def test_a_batch_that_fails_is_skipped_and_reported(self, executor: AnyExecutor) -> None:
         pipeline = _plain().fail(2, Broken)
         run = self._run(pipeline, executor, on_error="skip")

@@ -22,3 +22,18 @@ def test_a_run_without_an_end_has_no_total(capfd):
 def test_without_it_nothing_is_written(capfd):
     fc.Dataset(10).p.run(3)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_standard_error_that_nobody_reads_does_not_hang_the_end(monkeypatch, prefetch):
+    class Broken:
+        def write(self, text):
+            if text.endswith("\n"):
+                raise BrokenPipeError
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr("sys.stderr", Broken())
+    assert fc.Dataset(10).p.run(3, prefetch=prefetch, progress=True).batches == 4

@@ -302,3 +302,24 @@ def test_cancelled_is_what_a_sink_is_closed_with_when_its_feed_is_left(pipe):
     with pipe.feed(1, sink=sink):
         assert blocked.wait(10)
     assert sink.notes == ["open", "close Cancelled"]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_sink_whose_result_raises_is_an_error_and_not_a_hang(pipe, prefetch):
+    closed = []
+
+    class Unreadable(Sink):
+        def put(self, item, cancel):
+            pass
+
+        def close(self, error):
+            closed.append(error)
+
+        @property
+        def result(self):
+            raise LookupError("it is gone")
+
+    with pytest.raises(LookupError, match="it is gone"):
+        pipe.run(2, sink=Unreadable(), prefetch=prefetch)
+    assert closed == [None]

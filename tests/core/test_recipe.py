@@ -167,3 +167,31 @@ def test_a_step_cannot_be_changed():
 def test_every_refusal_is_a_flowcore_error():
     with pytest.raises(FlowcoreError):
         Dataset(4, preloaded=np.zeros(1))
+
+
+@pytest.mark.parametrize("kind", ["an object array", "a loader"])
+def test_what_an_action_writes_does_not_reach_preloaded_objects(kind):
+    class Writing(Batch):
+        @action
+        def spoil(self):
+            for array in self.data:
+                array[...] = -1
+            return self
+
+    class Loader:
+        def __init__(self, array):
+            self.array = array
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, positions):
+            return self.array  # its own, whatever is asked for
+
+    arrays = [np.arange(2.0), np.arange(3.0)]
+    ragged = np.empty(2, object)
+    ragged[:] = arrays
+    own = np.arange(4.0).reshape(2, 2)
+    Dataset(2, Writing, ragged if kind == "an object array" else Loader(own)).p.spoil().run(2)
+    assert [array.tolist() for array in arrays] == [[0, 1], [0, 1, 2]]
+    assert own.tolist() == [[0, 1], [2, 3]]

@@ -216,6 +216,10 @@ class TestOwnQueue:
         report = rows.p.put_into_tf_queue(capacity=6).run(4)
         assert report.results["tf-queue"].size() == 6
 
+    def test_a_batch_larger_than_it_is_refused_where_its_consumer_would_wait_for_ever(self, rows):
+        with pytest.raises(OptionError, match="its own queue has room for 8 items"):
+            rows.p.put_into_tf_queue(many=True).next_batch(12)
+
     def test_no_item_is_no_queue(self):
         empty = fc.Dataset(0, preloaded=np.zeros((0, 3)))
         assert empty.p.put_into_tf_queue().run(4).results == {"tf-queue": None}

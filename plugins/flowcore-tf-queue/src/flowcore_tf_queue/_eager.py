@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from flowcore import Cancel
-from flowcore.errors import Cancelled, SinkError, explain
+from flowcore.errors import Cancelled
 from flowcore_tf_queue._arrays import Arrays
+from flowcore_tf_queue._errors import closed_by_others
 from flowcore_tf_queue._tensorflow import tf
 
 # mypy does not see these modules; tests/test_eager.py says which TensorFlow moved them.
@@ -74,24 +75,6 @@ class EagerDoor:
         current = context.context()
         current.ensure_initialized()
         execute.execute_with_cancellation(op, 0, inputs, attributes, current, manager)
-
-
-def called(queue: Any) -> str:
-    """Return what a queue is called in messages: an eager one has no name of its own."""
-    in_graph = hasattr(queue.queue_ref, "graph")
-    return f"the {type(queue).__name__}" + (f" {queue.name!r}" if in_graph else "")
-
-
-def closed_by_others(queue: Any) -> SinkError:
-    """Return the error of a queue that is closed while the run still has items for it."""
-    return SinkError(
-        explain(
-            f"{called(queue)} is closed, and the run has items for it",
-            why="not this run closed it, but a feed before it at its end, or you",
-            next="feed a new queue, or give the feed before close_queue=False; leave a run before "
-            "you close its queue: run.close() or pipeline.reset()",
-        )
-    )
 
 
 def _adopted(array: Any) -> Any:

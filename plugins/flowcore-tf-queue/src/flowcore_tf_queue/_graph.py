@@ -16,7 +16,7 @@ from typing import Any
 from flowcore import Cancel
 from flowcore.errors import Cancelled, OptionError, PipelineError, SinkError, explain
 from flowcore_tf_queue._arrays import Arrays
-from flowcore_tf_queue._eager import called, closed_by_others
+from flowcore_tf_queue._errors import called, closed_by_others
 from flowcore_tf_queue._tensorflow import tf
 
 __all__ = ["GraphDoor", "Ops", "ops_for", "raw_session"]

@@ -7,8 +7,7 @@ its deadline just then, the binding turns the `KeyboardInterrupt` into a `Runtim
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from flowcore_tf_queue._arrays import Arrays
 __all__ = ["Door", "Helped"]
 
 _SLICE = 0.2  # seconds between looks at the token
-_PATIENCE = 0.5  # seconds that `close` waits for the thread
+_PATIENCE = 0.2  # seconds that `close` waits for the thread
 
 
 class Door(Protocol):
@@ -58,11 +57,9 @@ class Helped:
             done: Future[None] = Future()
             self._jobs.put((arrays, mine, done))
             try:
-                while True:
-                    try:
-                        return done.result(_SLICE)
-                    except NotYet:
-                        cancel.is_set()  # a look at the token gives the stall warning
+                while wait([done], _SLICE).not_done:
+                    cancel.is_set()  # a look at the token gives the stall warning
+                done.result()
             except BaseException:
                 mine.set()  # after a Ctrl-C: the put must not outlive this call
                 done.exception()

@@ -13,7 +13,8 @@ import numpy as np
 from flowcore import Batch, Cancel, Sink, SinkRun
 from flowcore.errors import Cancelled, OptionError, explain
 from flowcore_tf_queue._arrays import Arrays, Fitter, Slots
-from flowcore_tf_queue._eager import EagerDoor, called
+from flowcore_tf_queue._eager import EagerDoor
+from flowcore_tf_queue._errors import called
 from flowcore_tf_queue._graph import GraphDoor, Ops, ops_for, raw_session
 from flowcore_tf_queue._helper import Door, Helped
 from flowcore_tf_queue._tensorflow import tf
@@ -22,7 +23,7 @@ __all__ = ["TFQueueSink"]
 
 _log = logging.getLogger("flowcore")
 
-_PATIENCE = 0.8  # seconds that the end of a run waits for the queue to be closed
+_PATIENCE = 0.3  # seconds that the end of a run waits for the queue to be closed
 
 
 class TFQueueSink(Sink):
@@ -201,6 +202,17 @@ class TFQueueSink(Sink):
     def _is_shuffle(self) -> bool:
         return isinstance(self._queue, tf.queue.RandomShuffleQueue)
 
+    def _known_capacity(self) -> int:
+        """Return how many items the queue has room for, -1 if that is not known."""
+        if self._own:
+            return self._capacity
+        if self._ops is None:
+            return -1  # an eager queue does not say
+        try:
+            return int(self._queue.queue_ref.op.get_attr("capacity"))
+        except ValueError:  # one of several queues, chosen in the graph
+            return -1
+
     def _check_capacity(self, run: SinkRun) -> None:
         """Refuse a run that must end before anybody can have the queue that it fills."""
         needed = run.items if self._many else run.batches
@@ -218,16 +230,14 @@ class TFQueueSink(Sink):
 
     def _check_room(self, run: SinkRun) -> None:
         """Refuse a batch that a consumer, who waits for all of it to be in, would wait for."""
-        if self._ops is None or not (self._many and run.hands_over):
+        if not (self._many and run.hands_over):
             return
-        try:
-            capacity = int(self._queue.queue_ref.op.get_attr("capacity"))
-        except ValueError:  # one of several queues, chosen in the graph
-            return
+        capacity = self._known_capacity()
         if 0 <= capacity < run.batch_size:
             raise OptionError(
                 explain(
-                    f"{called(self._queue)} has room for {capacity} items, and a batch has "
+                    f"{'its own queue' if self._own else called(self._queue)} has room for "
+                    f"{capacity} items, and a batch has "
                     f"{run.batch_size}: who takes items after next_batch would wait for ever",
                     where="at the start of the run",
                     why="many=True puts the items one by one, and the batch is handed over after "
