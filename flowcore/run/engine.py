@@ -10,11 +10,12 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final
 
@@ -42,6 +43,10 @@ _log = logging.getLogger("flowcore")
 _END: Final = object()  # what the consumer finds after the last batch
 _ENDED = "the data has ended; n_epochs=None has no end, and pipeline.reset() starts over"
 _PATIENCE = 0.9  # seconds that `close` waits for the delivering thread, or for a step
+
+# A signal that comes just before the main thread begins to wait does not end the wait, as it came
+# too early for that: so no wait is longer than this many seconds, and a Ctrl-C is seen after it.
+_SLICE = 0.25
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()  # those that have started, for the exit
 
@@ -250,12 +255,29 @@ class Engine:
         """Ask the delivering thread for a batch, and wait for it."""
         if self._thread is not None:  # else it did not start
             self._delivery.messages.put(REQUEST)
-        batch = self._handed.get()
+        batch = self._wait_handed()
         if batch is _END:
             self._handed.put(_END)  # for the next call, in whatever thread
             self.raise_error()
             raise StopIteration(_ENDED)
         return batch  # type: ignore[no-any-return]
+
+    def _wait_handed(self) -> Any:
+        while True:
+            try:
+                return self._handed.get(timeout=_SLICE)
+            except Empty:
+                continue
+
+    def wait_ended(self, timeout: float | None = None) -> bool:
+        """Wait until the delivering side is through; return whether it is."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.ended.is_set():
+            left = _SLICE if end is None else min(_SLICE, end - time.monotonic())
+            if left <= 0:
+                break
+            self.ended.wait(left)
+        return self.ended.is_set()
 
     def to_the_end(self) -> None:
         """Run until the data ends; raise what the run failed of."""
@@ -270,7 +292,7 @@ class Engine:
                     finally:
                         self._stepping = False
             else:
-                self.ended.wait()
+                self.wait_ended()
         except BaseException as error:
             if self.error is None:
                 self._fail(error)

@@ -129,7 +129,7 @@ class Feed:
             Exception: what the run failed of.
         """
         self._check_entered()
-        ended = self._engine.ended.wait(timeout)
+        ended = self._engine.wait_ended(timeout)
         if ended:
             self._engine.raise_error()
         return ended and self._engine.complete
