@@ -1,36 +1,57 @@
-"""Which item positions a batch holds, as a function of (seed, epoch) and the batch's number.
+"""Samplers: what turns (index, seed, epoch) into the order of item positions.
 
-Nothing here counts on what came before: batch k of epoch e is computed, so that any batch can be
-made again, alone. The order of an epoch is kept while that epoch lasts.
+Nothing here counts on what came before: any part of any epoch is computed when it is asked for, so
+that a run can begin anywhere, and any batch can be made again, alone. The random streams of a run
+are here too, each a function of its seed and of what it is for.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowcore.errors import DataError, OptionError, explain
+from flowcore.errors import DataError, explain
+from flowcore.order import Permutation
 
-__all__ = ["Order", "Sampler", "Shuffle", "draw_seed", "random_stream"]
+__all__ = [
+    "BatchSampler",
+    "Batches",
+    "InOrder",
+    "Order",
+    "Reordered",
+    "Sampler",
+    "Shuffle",
+    "Shuffled",
+    "draw_seed",
+    "random_stream",
+    "seed_sequence",
+]
 
-Order: TypeAlias = "Callable[[NDArray[np.int64]], NDArray[np.int64]]"
-Shuffle: TypeAlias = "bool | np.random.Generator | np.random.RandomState | Order"
+Shuffle: TypeAlias = (
+    "bool | np.random.Generator | np.random.RandomState | "
+    "Callable[[NDArray[np.int64]], NDArray[np.int64]]"
+)
 
-_ORDER, _BATCH = 0, 1  # what a random stream is for: the same seed must not serve two ends
+# What a random stream is for: the same seed must not serve two ends.
+_ORDER, _BATCH, _ITEM, _DRAW = 0, 1, 2, 3
 
 
-def random_stream(seed: int, epoch: int, number: int | None = None) -> np.random.Generator:
-    """Return the generator of an epoch's order, or with ``number`` that of one of its batches.
+def seed_sequence(seed: int, *key: int) -> np.random.SeedSequence:
+    """Return the seed of one of a run's streams, by what it is for.
 
     The streams are children of one `numpy.random.SeedSequence`, so they are independent.
     """
-    key = (_ORDER, epoch) if number is None else (_BATCH, epoch, number)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    return np.random.SeedSequence(seed, spawn_key=key)
+
+
+def random_stream(seed: int, epoch: int, number: int) -> np.random.Generator:
+    """Return the generator of one batch of a run."""
+    return np.random.default_rng(seed_sequence(seed, _BATCH, epoch, number))
 
 
 def draw_seed(shuffle: Shuffle, seed: int | None) -> int:
@@ -44,89 +65,160 @@ def draw_seed(shuffle: Shuffle, seed: int | None) -> int:
     return secrets.randbits(32)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampler:
-    """The batches of a run, as positions: ``n_epochs`` passes over ``length`` items.
+class Order(Protocol):
+    """The order of an epoch: a NumPy array of positions, or what is looked at as one."""
 
-    Attributes:
-        length: number of items of the index.
-        batch_size: items in a batch; the last batch of an epoch may be shorter.
-        shuffle: ``False`` for the index's own order, ``True`` for a fresh permutation each epoch,
-            or a callable that is given ``arange(length)`` once an epoch and returns a permutation.
-        seed: of the permutations.
-        n_epochs: passes over the index; ``None`` has no end.
-        drop_last: leave a last short batch out.
+    def __len__(self) -> int:
+        """Return how many positions an epoch has."""
+        ...
+
+    def __getitem__(self, places: Any, /) -> NDArray[np.int64]:
+        """Return the positions at ``places``: a slice with step 1, or an int64 array."""
+        ...
+
+
+class Batches(Protocol):
+    """The batches of an epoch: a list of arrays of positions, or what is looked at as one."""
+
+    def __len__(self) -> int:
+        """Return how many batches an epoch has."""
+        ...
+
+    def __getitem__(self, number: int, /) -> NDArray[np.int64]:
+        """Return the positions of one batch."""
+        ...
+
+
+class Sampler(ABC):
+    """What orders the items of each epoch. Subclass it, and pass an object as ``sampler=``.
+
+    It is a description, as a recipe is: it keeps no state that a run changes, and gives the same
+    order for the same (length, seed, epoch), in whatever process. Positions may repeat, or be left
+    out; ``size`` says how many an epoch has. For samplers that form whole batches see
+    `BatchSampler`.
     """
 
-    length: int
-    batch_size: int
-    shuffle: bool | Order = False
-    seed: int = 0
-    n_epochs: int | None = 1
-    drop_last: bool = False
-    _kept: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
+    #: Whether an epoch may have an item more than once.
+    repeats: bool = False
 
-    def __post_init__(self) -> None:
-        if self.n_epochs is None and not self.epoch_batches:
-            raise OptionError(
-                explain(
-                    "an endless run (n_epochs=None) whose epoch holds no batch",
-                    why=f"{self.length} items, batch_size={self.batch_size}, "
-                    f"drop_last={self.drop_last}",
-                    next="give it data, a smaller batch_size, or drop_last=False",
-                )
-            )
+    def size(self, length: int) -> int:
+        """Return how many positions each epoch has, for an index of ``length`` ids.
 
-    @property
-    def epoch_batches(self) -> int:
-        """Number of batches in an epoch."""
-        rounding = 0 if self.drop_last else self.batch_size - 1
-        return (self.length + rounding) // self.batch_size
+        The same number for every epoch, as a run says how many batches it has before it starts.
+        """
+        return length
 
-    @property
-    def epoch_items(self) -> int:
-        """Number of items in an epoch: those dropped with a last short batch left out."""
-        return min(self.length, self.epoch_batches * self.batch_size)
+    @abstractmethod
+    def order(self, length: int, *, seed: int, epoch: int) -> Order:
+        """Return the order of an epoch: ``size(length)`` positions, each in ``0..length-1``.
 
-    @property
-    def batches(self) -> int | None:
-        """Number of batches in the run, ``None`` if it has no end."""
-        return None if self.n_epochs is None else self.n_epochs * self.epoch_batches
+        Called once for an epoch in a run, and whenever one of its batches is made again. An array
+        is fine; for an index too long for one, return an object that computes what it is asked for.
 
-    @property
-    def items(self) -> int | None:
-        """Number of items in the run, ``None`` if it has no end."""
-        return None if self.n_epochs is None else self.n_epochs * self.epoch_items
+        Args:
+            length: of the index.
+            seed: of the run, an int of any size. Derive streams from it with
+                ``numpy.random.default_rng([epoch, seed])``.
+            epoch: from zero.
+        """
 
-    def __iter__(self) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """Generate (epoch, number in the epoch, positions), from the first batch on."""
-        epoch = 0
-        while self.n_epochs is None or epoch < self.n_epochs:
-            for number in range(self.epoch_batches):
-                yield epoch, number, self.positions(epoch, number)
-            epoch += 1
-
-    def positions(self, epoch: int, number: int) -> NDArray[np.int64]:
-        """Return the positions of one batch: int64, at most ``batch_size``, read-only."""
-        start = number * self.batch_size
-        stop = min(start + self.batch_size, self.length)
-        positions = np.arange(start, stop) if not self.shuffle else self._order(epoch)[start:stop]
-        positions.flags.writeable = False  # an action must not change what a retry reads
-        return positions
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        order = self._kept.get(epoch)
-        if order is None:
-            self._kept.clear()
-            if callable(self.shuffle):
-                order = _checked(self.shuffle(np.arange(self.length)), self.length, epoch)
-            else:
-                order = random_stream(self.seed, epoch).permutation(self.length)
-            self._kept[epoch] = order
-        return order
+    def __str__(self) -> str:
+        return type(self).__name__
 
 
-def _checked(order: Any, length: int, epoch: int) -> NDArray[np.int64]:
+class BatchSampler(Sampler):
+    """A sampler that says which items are together in a batch, as by their length.
+
+    Such a sampler decides the size of the batches; the run's ``batch_size`` is what it may make of
+    it.
+    """
+
+    @abstractmethod
+    def batches(self, length: int, batch_size: int, *, seed: int, epoch: int) -> Batches:
+        """Return the batches of an epoch, as many in every epoch; none is empty.
+
+        Raises:
+            OptionError: they cannot be formed from such an index.
+        """
+
+
+class InOrder(Sampler):
+    """The index's own order: ``shuffle=False``."""
+
+    def order(self, length: int, *, seed: int, epoch: int) -> Order:
+        """Return ``0..length-1``."""
+        return _Range(length)
+
+
+class Shuffled(Sampler):
+    """A fresh permutation of the whole index in each epoch: ``shuffle=True``."""
+
+    def order(self, length: int, *, seed: int, epoch: int) -> Order:
+        """Return the permutation of (seed, epoch), computed where it is looked at."""
+        return Permutation(length, seed_sequence(seed, _ORDER, epoch))
+
+
+class Reordered(Sampler):
+    """A function's permutation of the index: ``shuffle=function``.
+
+    Args:
+        function: given ``arange(length)``, once an epoch; returns a permutation of it.
+    """
+
+    def __init__(self, function: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> None:
+        self.function = function
+
+    def order(self, length: int, *, seed: int, epoch: int) -> Order:
+        """Return what the function returns.
+
+        Raises:
+            DataError: it is no permutation.
+        """
+        return _permutation(self.function(np.arange(length)), length, epoch)
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__qualname__", "...")
+
+
+class _Range:
+    """``0..length-1``, as an order."""
+
+    def __init__(self, length: int) -> None:
+        self._range = range(length)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __getitem__(self, places: slice | NDArray[np.int64]) -> NDArray[np.int64]:
+        if isinstance(places, slice):
+            found = self._range[places]
+            return np.arange(found.start, found.stop)
+        return places
+
+
+def checked_positions(found: Any, length: int, where: str) -> NDArray[np.int64]:
+    """Return what a sampler gave as int64 positions.
+
+    Raises:
+        DataError: it is no array of positions of an index of ``length`` ids.
+    """
+    array = np.asarray(found)
+    if array.ndim == 1 and (array.dtype.kind in "iu" or not array.size):
+        if not array.size or (array.min() >= 0 and array.max() < length):
+            return array.astype(np.int64, copy=False)
+        why = f"it has positions from {array.min()} to {array.max()}"
+    else:
+        why = f"it gave {type(found).__name__} of shape {array.shape}, dtype {array.dtype}"
+    raise DataError(
+        explain(
+            f"a sampler must give int positions in 0..{length - 1}, in one dimension",
+            where=where,
+            why=why,
+        )
+    )
+
+
+def _permutation(order: Any, length: int, epoch: int) -> NDArray[np.int64]:
     array = np.asarray(order)
     if (
         array.shape == (length,)
