@@ -1,69 +1,29 @@
 """A batch: the ids of some items, their data, and the actions on them.
 
-A batch class is an ordinary class. Its actions can be called directly, and nothing in a batch knows
-of pipelines, runs or threads.
+A batch class is an ordinary class, whose actions can be called directly.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from flowcore.actions import ActionMark as ActionMark
+from flowcore.actions import action as action
+from flowcore.actions import action_mark as action_mark
 from flowcore.errors import DataError, OptionError, explain, near
+from flowcore.items import Making
+from flowcore.rows import ItemStreams, cut, places_of
 from flowcore.sampler import random_stream
 
-__all__ = ["ActionMark", "Batch", "Tensor", "action", "action_mark", "first_ids"]
+__all__ = ["Batch", "Tensor", "first_ids"]
 
 Tensor = Any  # what get_tensor returns: an array, a tuple of arrays, or a dict of arrays
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-_MARK = "__flowcore_action__"
 _TAKEN = frozenset({"index", "positions", "number", "epoch"})  # set in Batch.__init__
-
-
-@dataclass(frozen=True, slots=True)
-class ActionMark:
-    """What `action` leaves on a function.
-
-    ``lock`` is held while the action runs, if it is a singleton: all runs of the process meet here.
-    It is reentrant, as such an action may run a pipeline with the same action in its own thread.
-    """
-
-    singleton: bool = False
-    lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
-
-
-@overload
-def action(function: Function, /) -> Function: ...
-@overload
-def action(*, singleton: bool = False) -> Callable[[Function], Function]: ...
-def action(function: Any = None, /, *, singleton: bool = False) -> Any:
-    """Mark a function ``batch -> batch`` as an action that pipelines may name.
-
-    Used on methods of a batch class and on the functions of an action pack, with or without
-    parentheses. The function itself stays as it is and can be called directly.
-
-    Args:
-        singleton: let only one batch at a time be in this action, in this process. A direct call is
-            not held back.
-    """
-
-    def mark(function: Function) -> Function:
-        setattr(function, _MARK, ActionMark(singleton))
-        return function
-
-    return mark if function is None else mark(function)
-
-
-def action_mark(function: object) -> ActionMark | None:
-    """Return what `action` left on ``function``, ``None`` if it is no action."""
-    mark = getattr(function, _MARK, None)
-    return mark if isinstance(mark, ActionMark) else None
 
 
 class Batch:
@@ -88,8 +48,13 @@ class Batch:
     """
 
     components: tuple[str, ...] = ()
-    #: Options of the run that the action packs of the pipeline declare, by name.
-    options: Mapping[str, Any] = {}
+    #: It repeats items, so that a shard has as many batches as the others.
+    filler: bool = False
+    # What a run sets: what the batch knows of it while it is made, and what the items' generators
+    # go by instead of the positions, one key for each.
+    _making: Making | None = None
+    _keys: NDArray[np.int64] | None = None
+    _item_rngs: ItemStreams | None = None
 
     def __init__(
         self,
@@ -158,6 +123,22 @@ class Batch:
         return self._rng
 
     @property
+    def item_rngs(self) -> Sequence[np.random.Generator]:
+        """A generator for each item: a function of (seed, epoch, position), made on first use.
+
+        What it draws is the same in whatever batch the item is.
+        """
+        if self._item_rngs is None:
+            keys = self.positions if self._keys is None else self._keys
+            self._item_rngs = ItemStreams(self._seed, self.epoch, keys)
+        return self._item_rngs
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Options of the run that the action packs of the pipeline declare, by name."""
+        return {} if self._making is None else self._making.options
+
+    @property
     def data(self) -> Any:
         """The batch's data: a dict of the components that are loaded, or the one object set.
 
@@ -181,6 +162,42 @@ class Batch:
             self._whole = value
 
     _data = data
+
+    def subset(self, keep: ArrayLike) -> Self:
+        """Keep some of the items, in place: their ids, data and generators; return the batch.
+
+        Args:
+            keep: a bool for each item, or the places of those to keep, in the order to have them.
+
+        Raises:
+            OptionError: ``keep`` is neither.
+            DataError: a component, or the data, has no entry for each item. Nothing is changed.
+        """
+        places = places_of(keep, len(self))
+        loaded = self.data if self.components else {"data": self._whole}
+        parts = {
+            name: cut(value, places, len(self), name)
+            for name, value in loaded.items()
+            if value is not None
+        }
+        if self._item_rngs is not None:
+            self._item_rngs = self._item_rngs.cut(places)
+        if self._keys is not None:
+            self._keys = self._keys[places]
+        self.index, self.positions = self.index[places], self.positions[places]
+        if parts:
+            self.data = parts if self.components else parts["data"]
+        return self
+
+    def take_place_of(self, other: Batch) -> None:
+        """Go on as ``other``, which an action replaces by this batch.
+
+        Generators go on where they are: those of the items, if there are as many here.
+        """
+        self.number, self.epoch, self.filler = other.number, other.epoch, other.filler
+        self._seed, self._rng, self._making = other._seed, other._rng, other._making
+        if len(self) == len(other):
+            self._keys, self._item_rngs = other._keys, other._item_rngs
 
     def get_tensor(self) -> Tensor:
         """Return what a sink takes of this batch: one array, or a tuple with one per component.
