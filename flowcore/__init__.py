@@ -6,39 +6,54 @@ batches in parallel; a sink, chosen by name, is where they go. Everything but th
 
 from flowcore import errors
 from flowcore.batch import Batch, action
+from flowcore.compose import concat, mix
 from flowcore.dataset import Dataset
 from flowcore.executors.base import Executor, Outcome, Task, Work
-from flowcore.hookspecs import hookimpl
+from flowcore.hookspecs import BatchFailed, hookimpl
 from flowcore.index import Index
+from flowcore.items import Item
 from flowcore.pipeline import Pipeline
 from flowcore.plugins import PluginInfo, plugins
 from flowcore.run.handles import Feed, Run
 from flowcore.run.report import Report, Trouble
+from flowcore.sampler import BatchSampler, Sampler
+from flowcore.shard import Shard
 from flowcore.sinks import Cancel, Sink, SinkRun, sink
+from flowcore.values import B, R, V
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "B",
     "Batch",
+    "BatchFailed",
+    "BatchSampler",
     "Cancel",
     "Dataset",
     "Executor",
     "Feed",
     "Index",
+    "Item",
     "Outcome",
     "Pipeline",
     "PluginInfo",
+    "R",
     "Report",
     "Run",
+    "Sampler",
+    "Shard",
     "Sink",
     "SinkRun",
     "Task",
     "Trouble",
+    "V",
     "Work",
     "__version__",
     "action",
+    "concat",
     "errors",
     "hookimpl",
+    "mix",
     "plugins",
     "sink",
 ]

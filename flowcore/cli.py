@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--prefetch", type=int)
     run.add_argument("--executor", metavar="NAME")
     run.add_argument("--num-workers", type=int)
-    run.add_argument("--on-error", choices=("raise", "skip"), default="raise")
+    run.add_argument("--on-error", choices=("raise", "skip", "skip_items"), default="raise")
     run.add_argument("--retries", type=int, default=0)
     run.add_argument("--progress", action="store_true", help="say how far it is")
     run.add_argument("--sink", metavar="NAME", help="send the batches here, at the end")

@@ -7,6 +7,7 @@
     │   ├── UnknownAction        (AttributeError) a name that is no action, pack or sink
     │   ├── ArgumentError        (TypeError) arguments that a signature refuses, unknown options
     │   └── OptionError          (ValueError) a value that cannot be right
+    │       └── StateError       a state that is of another run
     ├── RunInProgress            next_batch with other arguments than those of the run in progress
     ├── PluginError
     │   ├── UnknownPlugin        (LookupError, AttributeError) nobody declares the name
@@ -39,6 +40,7 @@ __all__ = [
     "PluginError",
     "RunInProgress",
     "SinkError",
+    "StateError",
     "UnknownAction",
     "UnknownPlugin",
     "WorkerLost",
@@ -65,6 +67,10 @@ class ArgumentError(PipelineError, TypeError):
 
 class OptionError(PipelineError, ValueError):
     """A value that cannot be right, whatever the data."""
+
+
+class StateError(OptionError):
+    """The state that a run is to go on from is of another run: it says what differs first."""
 
 
 class RunInProgress(FlowcoreError):

@@ -33,7 +33,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _hookspec = pluggy.HookspecMarker("flowcore")
 hookimpl = pluggy.HookimplMarker("flowcore")
 
-Decision = Literal["raise", "retry", "skip"]
+Decision = Literal["raise", "retry", "skip", "skip_items"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,8 @@ class BatchFailed:
     """An attempt at a batch raised ``error``, in the step called ``action``.
 
     ``attempts`` counts this one too; ``retries`` is the run's option, ``planned`` what the
-    run's own options say should become of the batch.
+    run's own options say should become of the batch. Where ``on_error`` is a function, it is given
+    this, with ``"raise"`` as planned, before the hooks are.
     """
 
     epoch: int

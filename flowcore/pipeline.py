@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from flowcore.batch import Batch, action_mark
-from flowcore.errors import (
-    AmbiguousPlugin,
-    ArgumentError,
-    PipelineError,
-    RunInProgress,
-    UnknownAction,
-    explain,
-    near,
-)
-from flowcore.plugins import find, identifier, install_hint, load, names
-from flowcore.recipe import ActionStep, Recipe, SinkStep, Step
-from flowcore.run.engine import Engine, make_one
+from flowcore.batch import Batch
+from flowcore.errors import RunInProgress, explain
+from flowcore.recipe import Recipe
+from flowcore.run.engine import Engine
 from flowcore.run.handles import Feed, Run
 from flowcore.run.report import Report
 from flowcore.run.settings import Settings
+from flowcore.run.single import make_one
 from flowcore.sampler import Shuffle
-from flowcore.sinks import Sink, as_sink
+from flowcore.steps import SinkStep
+from flowcore.writer import Writer
 
 __all__ = ["Pipeline"]
 
-_PUT = "put_into_"
 
-
-class Pipeline:
+class Pipeline(Writer):
     """An immutable recipe of steps over the batches of a dataset; nothing in it is executed.
 
     Each step is written as a call, and returns a new pipeline: ``pipeline.name(...)`` is an action
@@ -39,63 +29,15 @@ class Pipeline:
     ``pipeline.put_into_<sink>(...)`` an installed sink. What can be known to be wrong is refused
     in that call.
 
-    A pipeline is made by a dataset (``dataset.p``); ``Pipeline()`` is a recipe over none.
+    A pipeline is made by a dataset (``dataset.p``). ``Pipeline()`` is a template, a recipe over
+    none: ``template << dataset`` gives it one, and only then are its actions looked for.
+    ``one + other`` is one after the other.
     """
 
     def __init__(self, recipe: Recipe | None = None) -> None:
-        self._recipe = recipe or Recipe()
+        super().__init__(recipe)
         self._lock = threading.Lock()  # next_batch may be called in several threads
         self._run: tuple[dict[str, Any], Run] | None = None  # the run of next_batch
-
-    # Writing
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps, as data."""
-        return self._recipe.steps
-
-    def put_into(self, sink: str | Sink, /, **options: Any) -> Pipeline:
-        """Send each batch, as it is at this step, into a sink.
-
-        Args:
-            sink: the name of an installed sink, ``"distribution:name"``, or a `Sink`.
-            options: the sink's own, with a name.
-
-        Raises:
-            UnknownPlugin, AmbiguousPlugin, BrokenPlugin: the name does not lead to one sink.
-            ArgumentError, OptionError: options that the sink does not take.
-        """
-        if isinstance(sink, Sink) and options:
-            raise PipelineError("options go with a sink's name, not with a Sink object")
-        made = as_sink((sink, options) if isinstance(sink, str) else sink)
-        return self._then(SinkStep(made.sink_name or type(made).__name__, made, options))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what copy, pickle and inspect ask every object for
-            raise AttributeError(name)
-        function: Any = getattr(self._batch_class, name, None)
-        if action_mark(function) is not None:
-            return self._writer(name, function)
-        for pack in names("flowcore.actions"):
-            if identifier(pack) == name:
-                return _Pack(self, pack)
-        if name.startswith(_PUT):
-            return self._sink_writer(name.removeprefix(_PUT))
-        raise self._unknown(name, function)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Pipeline, (self._recipe,)  # a copy has a run of its own
-
-    def __dir__(self) -> list[str]:
-        actions = [name for name, _ in _actions(self._batch_class)]
-        packs = [identifier(name) for name in names("flowcore.actions")]
-        sinks = [_PUT + identifier(name) for name in names("flowcore.sinks")]
-        return sorted({*super().__dir__(), *actions, *packs, *sinks})
-
-    def __repr__(self) -> str:
-        return str(self._recipe)
-
-    # Running
 
     def next_batch(
         self,
@@ -145,6 +87,16 @@ class Pipeline:
     def report(self) -> Report | None:
         """What has happened in the run of `next_batch` so far; ``None`` if there is none."""
         return None if self._run is None else self._run[1].report
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the run of `next_batch` is; ``resume=`` of a later run goes on from there.
+
+        Raises:
+            RunInProgress: there is no such run.
+        """
+        if self._run is None:
+            raise RunInProgress("next_batch has not been called, so there is no run in progress")
+        return self._run[1].state_dict()
 
     def gen_batch(
         self,
@@ -239,123 +191,14 @@ class Pipeline:
             Exception: what an action raises.
         """
         recipe = Recipe(
-            self._recipe.source, tuple(step for step in self.steps if isinstance(step, ActionStep))
+            self._recipe.source,
+            tuple(step for step in self.steps if not isinstance(step, SinkStep)),
         )
         arguments = _arguments(batch_size, shuffle, 1, False, 0, {**options, "seed": seed})
         return make_one(recipe, Settings.of(arguments), number, epoch)
 
-    # Writing, inside
-
-    @property
-    def _batch_class(self) -> type[Batch]:
-        source = self._recipe.source
-        return Batch if source is None else source.batch_class
-
-    def _then(self, step: Step) -> Pipeline:
-        return Pipeline(self._recipe.then(step))
-
-    def _writer(
-        self, name: str, function: Callable[..., Any], run_options: Mapping[str, str] | None = None
-    ) -> Callable[..., Pipeline]:
-        """Return what writes a step of ``function``; it looks like ``function`` to a help."""
-
-        @functools.wraps(function)
-        def write(*args: Any, **kwargs: Any) -> Pipeline:
-            return self._then(ActionStep(name, function, args, kwargs, run_options or {}))
-
-        return write
-
-    def _sink_writer(self, attribute: str) -> Callable[..., Pipeline]:
-        found = [name for name in names("flowcore.sinks") if identifier(name) == attribute]
-        if len(found) > 1:
-            raise AmbiguousPlugin(
-                explain(
-                    f"sinks {' and '.join(map(repr, found))} are both called {_PUT}{attribute}",
-                    next=f"put_into({found[0]!r}, ...) says which",
-                )
-            )
-        name = found[0] if found else attribute.replace("_", "-")
-        find("flowcore.sinks", name)  # an unknown one is told what is installed
-
-        def write(*args: Any, **options: Any) -> Pipeline:
-            if args:
-                raise ArgumentError(
-                    explain(
-                        f"{_PUT}{attribute} takes its options by name, got {args[0]!r:.60}",
-                        next=f"{_PUT}{attribute}(option=...)",
-                    )
-                )
-            return self.put_into(name, **options)
-
-        write.__name__ = _PUT + attribute
-        write.__doc__ = f"Send each batch into the sink {name!r}; its options are the arguments."
-        return write
-
-    def _unknown(self, name: str, function: object) -> UnknownAction:
-        owner = self._batch_class.__name__
-        if callable(function):
-            return UnknownAction(
-                explain(
-                    f"{owner}.{name} is not an action",
-                    why="it is not marked",
-                    next=f"write @flowcore.action above `def {name}`",
-                )
-            )
-        actions = [action for action, _ in _actions(self._batch_class)]
-        packs = [identifier(pack) for pack in names("flowcore.actions")]
-        hint = near(name, [attribute for attribute in dir(self) if attribute[0] != "_"])
-        hint = install_hint("flowcore.actions", name) or hint
-        if not hint and self._batch_class is Batch and self._recipe.source is not None:
-            hint = "pass your batch class to the dataset: Dataset(index, MyBatch)"
-        if self._recipe.source is None:
-            hint = hint or "start the pipeline from a dataset, whose batch class has the actions"
-        return UnknownAction(
-            explain(
-                f"no action, action pack or sink is called {name!r}",
-                where=f"a pipeline over {owner}",
-                why=f"actions of {owner}: {', '.join(actions) or 'none'}; "
-                f"action packs: {', '.join(packs) or 'none'}",
-                next=hint,
-            )
-        )
-
-
-class _Pack:
-    """The namespace of an action pack: ``pipeline.arrays``."""
-
-    def __init__(self, pipeline: Pipeline, name: str) -> None:
-        self._pipeline, self._name = pipeline, name
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        pack = load("flowcore.actions", self._name)
-        function = getattr(pack, name, None)
-        if function is None or action_mark(function) is None:
-            known = [action for action, _ in _actions(pack)]
-            raise UnknownAction(
-                explain(
-                    f"action pack {self._name!r} has no action {name!r}",
-                    why=f"it has: {', '.join(known) or 'none'}",
-                    next=near(name, known),
-                )
-            )
-        dotted = f"{identifier(self._name)}.{name}"
-        return self._pipeline._writer(dotted, function, getattr(pack, "run_options", {}))
-
-    def __dir__(self) -> list[str]:
-        return [name for name, _ in _actions(load("flowcore.actions", self._name))]
-
-    def __repr__(self) -> str:
-        return f"<action pack {self._name!r}: {', '.join(dir(self))}>"
-
 
 _MISSING = object()
-
-
-def _actions(owner: object) -> list[tuple[str, Any]]:
-    found = ((name, getattr(owner, name, None)) for name in dir(owner))
-    return [(name, function) for name, function in found if action_mark(function) is not None]
 
 
 def _arguments(

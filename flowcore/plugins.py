@@ -28,6 +28,7 @@ __all__ = [
     "install_hint",
     "load",
     "names",
+    "own_version",
     "plugins",
 ]
 
@@ -85,6 +86,11 @@ class PluginInfo:
                     "all",
                 )
             ) from error
+
+
+def own_version() -> str:
+    """Return the version of flowcore that runs."""
+    return str(sys.modules["flowcore"].__version__)
 
 
 def plugins(group: str | None = None) -> list[PluginInfo]:

@@ -1,235 +1,146 @@
-"""The recipe of a pipeline: where its items come from and what is done to them, as plain data.
+"""The recipe of a pipeline: where its items come from and the steps that are taken, as plain data.
 
-Everything here is immutable and checked when it is made; nothing here runs.
+Everything here is immutable; nothing here runs.
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from flowcore.batch import Batch
-from flowcore.errors import ArgumentError, DataError, PipelineError, explain
+from flowcore.fingerprint import digest
 from flowcore.index import Index
-from flowcore.sinks import Sink
+from flowcore.interleave import Stop
+from flowcore.source import Source
+from flowcore.steps import (
+    ActionStep,
+    JoinStep,
+    NamedStep,
+    RepeatStep,
+    SinkStep,
+    Step,
+    WhenStep,
+)
+from flowcore.values import V, variables
 
-__all__ = ["ActionStep", "Recipe", "SinkStep", "Source", "Step"]
+__all__ = ["Mixture", "Recipe", "flat"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where items come from: an index, a class for batches, and data that is already there.
+class Mixture:
+    """Several recipes as one source: all items of the first, then of the next, or all mixed.
 
     Attributes:
-        index: the ids.
-        batch_class: `Batch` or a subclass of it.
-        preloaded: ``None``, or an array, a tuple of arrays, a dict of arrays, or an object whose
-            ``__getitem__`` takes an array of positions. It is read, never written to.
-
-    Raises:
-        DataError: data of another length than the index, or that does not fit the components.
-        PipelineError: ``batch_class`` is no batch class.
+        parts: the recipes.
+        index: the ids of all.
+        batch_class: what a batch of it is: the nearest class that all parts are of.
+        weights: how many items of each part come in a row of ``sum(weights)``; ``None``: one part
+            comes after the other.
+        stop: an epoch of mixed parts ends with the first that has no item left, or with the last.
     """
 
+    parts: tuple[Recipe, ...]
     index: Index
-    batch_class: type[Batch] = Batch
-    preloaded: Any = field(default=None, repr=False)
+    batch_class: type[Batch]
+    weights: tuple[int, ...] | None = None
+    stop: Stop = "first"
 
-    def __post_init__(self) -> None:
-        if not (isinstance(self.batch_class, type) and issubclass(self.batch_class, Batch)):
-            raise PipelineError(
-                explain(
-                    f"batch_class must be a subclass of flowcore.Batch, got {self.batch_class!r}",
-                    next="derive it from flowcore.Batch, and pass the class itself: "
-                    "Dataset(index, MyBatch)",
-                )
-            )
-        object.__setattr__(self, "preloaded", _readable(self.preloaded))
-        for name, part in _parts(self.preloaded).items():
-            if hasattr(part, "__len__") and len(part) != len(self.index):
-                raise DataError(
-                    explain(
-                        f"{name} has {len(part)} items, the index has {len(self.index)}",
-                        next="give every component one entry for each id, in the order of the ids",
-                    )
-                )
-        if self.preloaded is not None:
-            # Without reading anything: are these the components of the batch class?
-            self.batch_class(np.arange(0)).data = _outline(self.preloaded)
-
-    def make(
-        self,
-        positions: NDArray[np.int64],
-        *,
-        number: int = 0,
-        epoch: int = 0,
-        seed: int | None = None,
-    ) -> Batch:
-        """Make the batch of the items at ``positions``, its preloaded data read (a copy)."""
-        batch = self.batch_class(
-            self.index.ids(positions), positions, number=number, epoch=epoch, seed=seed
-        )
-        if self.preloaded is not None:
-            batch.data = self._read(positions)
-        return batch
-
-    def _read(self, positions: NDArray[np.int64]) -> Any:
-        if isinstance(self.preloaded, Mapping):
-            return {name: _copied(part, positions) for name, part in self.preloaded.items()}
-        if isinstance(self.preloaded, tuple):
-            return tuple(_copied(part, positions) for part in self.preloaded)
-        return _copied(self.preloaded, positions)
-
-
-@dataclass(frozen=True, slots=True)
-class ActionStep:
-    """An action and its arguments, checked against its signature.
-
-    Attributes:
-        name: as the pipeline spells it: ``load``, ``arrays.cast``.
-        function: called as ``function(batch, *args, **kwargs)``; returns a batch.
-        run_options: those that its action pack declares.
-
-    Raises:
-        ArgumentError: the signature refuses the arguments.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    run_options: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        signature = inspect.signature(self.function)
-        if not signature.parameters:
-            raise ArgumentError(
-                explain(
-                    f"action {self.name!r} has no parameter for the batch",
-                    next=f"write it as: def {self.name}(self, ...)",
-                )
-            )
-        try:
-            signature.bind(None, *self.args, **self.kwargs)
-        except TypeError as error:
-            parameters = list(signature.parameters.values())[1:]
-            raise ArgumentError(
-                explain(
-                    f"action {self.name!r}: {error}",
-                    where=f"{self}",
-                    why=f"it is {self.name}{signature.replace(parameters=parameters)}",
-                )
-            ) from None
-
-    def __str__(self) -> str:
-        return f".{self.name}({_arguments(self.args, self.kwargs)})"
-
-
-@dataclass(frozen=True, slots=True)
-class SinkStep:
-    """A sink, as described where it was written; each run opens its own copy.
-
-    Attributes:
-        name: of the sink, for messages and results.
-        options: as written.
-        given: the sink object belongs to the one run that it was given to, and is opened itself.
-    """
-
-    name: str
-    sink: Sink
-    options: Mapping[str, Any] = field(default_factory=dict)
-    given: bool = False
-
-    def __str__(self) -> str:
-        arguments = _arguments((self.name,), self.options)
-        return f".put_into({arguments})"
-
-
-Step: TypeAlias = "ActionStep | SinkStep"
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        """Return what tells it from other sources."""
+        return self.weights, self.stop, [part.fingerprint_parts() for part in self.parts]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A source and the steps over its batches. ``source`` is ``None`` in a template."""
 
-    source: Source | None = None
+    source: Source | Mixture | None = None
     steps: tuple[Step, ...] = ()
 
-    def then(self, step: Step) -> Recipe:
-        """Return a new recipe with ``step`` at the end."""
-        return Recipe(self.source, (*self.steps, step))
+    def then(self, *steps: Step) -> Recipe:
+        """Return a new recipe with ``steps`` at the end."""
+        return Recipe(self.source, (*self.steps, *steps))
+
+    def over(self, source: Source | Mixture) -> Recipe:
+        """Return the recipe over another source, with the actions of its batch class.
+
+        Raises:
+            UnknownAction, ArgumentError: the batch class does not have an action, or not so.
+        """
+        return Recipe(source, tuple(_bound(step, source.batch_class) for step in self.steps))
+
+    def variables(self) -> dict[str, V]:
+        """Return the run's variables that stand in it, by name."""
+        found: dict[str, V] = {}
+        for step in flat(self.steps, joined=True):
+            if isinstance(step, ActionStep):
+                found.update(variables((step.args, dict(step.kwargs))))
+            elif isinstance(step, WhenStep):
+                found.update(variables(step.condition))
+            elif isinstance(step, RepeatStep):
+                found.update(variables(step.times))
+        for part in self.source.parts if isinstance(self.source, Mixture) else ():
+            found.update(part.variables())
+        return found
+
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        """Return what tells it from other recipes; sinks are left out, as they change no batch."""
+        steps = [step for step in self.steps if not isinstance(step, SinkStep)]
+        length = None if self.source is None else len(self.source.index)
+        inner = self.source if isinstance(self.source, Mixture) else None
+        return length, inner, steps
+
+    def step_digests(self) -> str:
+        """Return three letters for the source, and for each step that is no sink.
+
+        A long recipe has its later steps in one: at most 24 are told apart.
+        """
+        length, inner, steps = self.fingerprint_parts()
+        parts = [inner, *steps[:23]] + ([steps[23:]] if steps[23:] else [])
+        return "".join(digest(part, length=3) for part in parts)
+
+    @property
+    def headline(self) -> str:
+        """What it is over, in a few words."""
+        if self.source is None:
+            return "Pipeline()"
+        of = "" if isinstance(self.source, Source) else f" of {len(self.source.parts)} pipelines"
+        count = len(self.source.index)
+        return f"Pipeline over {count} items{of}, {self.source.batch_class.__name__}"
 
     def __str__(self) -> str:
-        if self.source is None:
-            head = "Pipeline()"
-        else:
-            head = (
-                f"Pipeline over {len(self.source.index)} items, {self.source.batch_class.__name__}"
-            )
-        return "\n".join([head, *(f"  {at}. {step}" for at, step in enumerate(self.steps, 1))])
+        steps = [f"  {at}. {step}" for at, step in enumerate(self.steps, 1)]
+        return "\n".join([self.headline, *steps])
 
 
-def _outline(preloaded: Any) -> Any:
-    """Return something of the structure of preloaded data that holds none."""
-    if isinstance(preloaded, Mapping):
-        return dict.fromkeys(preloaded)
-    return tuple(preloaded) if isinstance(preloaded, tuple) else np.arange(0)
+def flat(steps: Sequence[Step], *, joined: bool = False) -> Iterator[Step]:
+    """Generate steps and those inside of them; with ``joined`` those of joined recipes too."""
+    for step in steps:
+        yield step
+        for inner in _inside(step):
+            yield from flat(inner, joined=joined)
+        if joined and isinstance(step, JoinStep):
+            yield from flat(step.recipe.steps, joined=True)
 
 
-def _copied(part: Any, positions: NDArray[np.int64]) -> Any:
-    """Return the items at ``positions``, which an action may write to."""
-    items = part[positions]
-    if isinstance(part, np.ndarray) and not part.dtype.hasobject:
-        return items  # a copy already, as ``positions`` is an array
-    return copy.deepcopy(items)  # a loader may give its own, and objects are only referred to
+def _inside(step: Step) -> tuple[tuple[Step, ...], ...]:
+    if isinstance(step, WhenStep):
+        return step.then, step.otherwise
+    return (step.steps,) if isinstance(step, RepeatStep) else ()
 
 
-def _parts(preloaded: Any) -> dict[str, Any]:
-    """Return preloaded data part by part, by what each is called in messages."""
-    if isinstance(preloaded, Mapping):
-        return {f"component {name!r}": part for name, part in preloaded.items()}
-    if isinstance(preloaded, tuple):
-        return {f"preloaded[{at}]": part for at, part in enumerate(preloaded)}
-    return {} if preloaded is None else {"preloaded": preloaded}
-
-
-def _readable(preloaded: Any) -> Any:
-    """Return preloaded data with lists made arrays; refuse what cannot be read by positions."""
-    if isinstance(preloaded, Mapping):
-        return {name: _readable(part) for name, part in preloaded.items()}
-    if isinstance(preloaded, tuple):
-        return tuple(_readable(part) for part in preloaded)
-    if isinstance(preloaded, list):
-        preloaded = np.asarray(preloaded)
-    if preloaded is None or (
-        hasattr(preloaded, "__getitem__")
-        and not isinstance(preloaded, (str, bytes))
-        and getattr(preloaded, "ndim", 1) > 0
-    ):
-        return preloaded
-    raise DataError(
-        explain(
-            f"preloaded data of type {type(preloaded).__name__} cannot be read by positions",
-            next="pass an array, or an object whose __getitem__ takes an array of positions",
-        )
-    )
-
-
-def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    shown = [_short(value) for value in args]
-    return ", ".join([*shown, *(f"{name}={_short(value)}" for name, value in kwargs.items())])
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"<array {value.dtype} {value.shape}>"
-    if callable(value) and hasattr(value, "__qualname__"):
-        return str(value.__qualname__)
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _bound(step: Step, batch_class: type[Batch]) -> Step:
+    """Return a step as it is with another batch class."""
+    if isinstance(step, NamedStep):
+        return step.bound(batch_class)
+    if isinstance(step, ActionStep) and step.of_class:
+        return NamedStep(step.name, step.args, step.kwargs).bound(batch_class)
+    if isinstance(step, WhenStep):
+        then = tuple(_bound(inner, batch_class) for inner in step.then)
+        otherwise = tuple(_bound(inner, batch_class) for inner in step.otherwise)
+        return replace(step, then=then, otherwise=otherwise)
+    if isinstance(step, RepeatStep):
+        return replace(step, steps=tuple(_bound(inner, batch_class) for inner in step.steps))
+    return step

@@ -107,6 +107,10 @@ class SinkRun:
         batch_size: items in a batch; the last batch of an epoch may be shorter.
         batches: number of batches, ``None`` if there is no end. Fewer come if some are skipped.
         items: number of items in them, likewise.
+        items_before: number of items that were handed over before the place where the run starts,
+            by the run that it goes on from.
+        resumed: it goes on from a place, as ``resume=`` says; a sink that keeps what it is given in
+            a file then goes on after ``items_before`` items.
         prefetch: how many batches beyond the one being consumed may be in progress or waiting.
         feed: the run was started by ``feed``: its consumer waits at the sink and is told the end
             there, so a queue is closed at the end and on a failure.
@@ -120,6 +124,8 @@ class SinkRun:
     batch_size: int
     batches: int | None
     items: int | None
+    items_before: int = 0
+    resumed: bool = False
     prefetch: int = 0
     feed: bool = False
     hands_over: bool = True

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcore.batch import Batch
+from flowcore.items import Dropped
 
 __all__ = ["SENDING", "Executor", "Outcome", "Task", "Work"]
 
@@ -25,21 +26,31 @@ __all__ = ["SENDING", "Executor", "Outcome", "Task", "Work"]
 SENDING = "sending the work"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Task:
     """One batch to be made, as plain data.
 
     Attributes:
         epoch: from zero.
-        number: of the batch in its epoch, from zero.
+        number: of the batch in its epoch, from zero, over all shards.
         positions: int64 positions of its items in the dataset's index.
         seed: of the run.
+        filler: it repeats items, so that a shard has as many batches as the others.
+        dropping: an item that fails alone is dropped, and the batch goes on without it.
+        keys: of the items' random streams, where these are not their positions.
+        stage: which part of the recipe makes it: 0 up to the first `rebatch`, and so on.
+        parts: what a later stage makes its batch of: batches, each with the range of its items.
     """
 
     epoch: int
     number: int
     positions: NDArray[np.int64]
     seed: int
+    filler: bool = False
+    dropping: bool = False
+    keys: NDArray[np.int64] | None = None
+    stage: int = 0
+    parts: tuple[tuple[Batch, slice], ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -47,16 +58,18 @@ class Outcome:
     """What became of a task.
 
     Attributes:
-        batch: as the last step left it; ``None`` if a step raised.
+        batch: as the last step left it; ``None`` if a step raised, or left no item of it.
         items: what each sink's ``prepare`` returned, in the order of the recipe.
         error: what a step raised, with its own traceback; ``None`` if none did.
         step: the name of the step that raised.
+        dropped: the items that failed alone, and were dropped.
     """
 
     batch: Batch | None = None
     items: tuple[Any, ...] = ()
     error: BaseException | None = None
     step: str = ""
+    dropped: tuple[Dropped, ...] = ()
 
 
 class Work(Protocol):

@@ -1,93 +1,142 @@
-"""Compiles a recipe to a flat list of bound calls, once a run.
-
-What comes out holds no pipeline, run or executor, only functions and arguments, so it can be sent
-to a worker in another process.
-"""
+"""Compiles a recipe to flat lists of bound calls, once a run, and runs tasks with them."""
 
 from __future__ import annotations
 
-import inspect
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any, TypeAlias
+from typing import Any
 
 from flowcore.batch import Batch, action_mark
+from flowcore.crew import Crew
 from flowcore.errors import ActionError, Cancelled, PipelineError, explain
 from flowcore.executors.base import Outcome, Task
 from flowcore.hookspecs import WrappedAction
+from flowcore.items import Emptied, Making
 from flowcore.plugins import hooks
-from flowcore.recipe import ActionStep, Recipe, Source
+from flowcore.recipe import Mixture, Recipe
+from flowcore.run.merge import concatenated, piece
+from flowcore.run.program import (
+    Call,
+    Filter,
+    Join,
+    Mixed,
+    Prepare,
+    Program,
+    Repeat,
+    Resolving,
+    Singly,
+    When,
+    branch_seed,
+    run_calls,
+)
 from flowcore.sinks import Sink
+from flowcore.steps import (
+    ActionStep,
+    FilterStep,
+    JoinStep,
+    RebatchStep,
+    RepeatStep,
+    SinkStep,
+    Step,
+    WhenStep,
+)
+from flowcore.values import holds_value
 
 __all__ = ["CompiledWork", "compile_recipe"]
 
 _log = logging.getLogger("flowcore")
-
-# (name, function, args, kwargs); a function of None says that args[0] is the prepare of a sink.
-Call: TypeAlias = "tuple[str, Callable[..., Any] | None, tuple[Any, ...], Mapping[str, Any]]"
 
 # What would end the run, the consumer's loop or its program without a word if it were raised there.
 _SILENT = (StopIteration, StopAsyncIteration, GeneratorExit, SystemExit, Cancelled)
 
 
 class CompiledWork:
-    """A recipe made ready to run: task in, outcome out."""
+    """A recipe made ready to run: task in, outcome out.
+
+    Args:
+        program: the source of the batches.
+        stages: the calls up to the first `rebatch`, those up to the next, and so on.
+        options: of the run, as its action packs declare them.
+        variables: of the run.
+        hooked: there are hooks to call in the workers.
+    """
 
     def __init__(
-        self, source: Source, calls: tuple[Call, ...], options: Mapping[str, Any], hooked: bool
+        self,
+        program: Program,
+        stages: Sequence[Sequence[Call]],
+        options: Mapping[str, Any],
+        variables: Mapping[str, Any],
+        hooked: bool,
     ) -> None:
-        self._source = source
-        self._calls = calls
+        self._program = program
+        self._stages = stages
         self._options = options
+        self._variables = variables
         self._hooked = hooked
+        self._crew = Crew()
         # Of workers, by thread, whose set-up failed: what it failed of. Each writes its own key.
         self._unfit: dict[int, BaseException] = {}
         # The running tasks, each with its step and start, for the stall warning. Written by the
         # workers, each its own entry; read, without a lock, by the thread that watches.
-        self._at: dict[int, list[Any]] = {}
+        self._at: dict[int, tuple[Task, Making, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_at": {}, "_unfit": {}}
 
     def __call__(self, task: Task) -> Outcome:
         """Make the task's batch, and its item for each sink. Never raises."""
-        name = "making the batch"
-        items = []
+        making = Making(self._crew, task.dropping, self._options, self._variables)
         # By the entry and not by the task: one that was lost may still run beside its re-run.
-        at = [task, name, time.monotonic()]
+        at = task, making, time.monotonic()
         self._at[id(at)] = at
         try:
             if self._unfit and get_ident() in self._unfit:
-                name = "the set-up of a worker"
+                making.step = "the set-up of a worker"
                 raise self._unfit[get_ident()]
-            batch = self._source.make(
-                task.positions, number=task.number, epoch=task.epoch, seed=task.seed
-            )
-            if self._options:
-                batch.options = self._options
-            for name, function, args, kwargs in self._calls:
-                at[1] = name
-                if function is None:
-                    items.append(args[0](batch))
-                else:
-                    made = function(batch, *args, **kwargs)
-                    if made is not batch:
-                        batch = _checked(made, batch, name, task)
-                        batch.options = self._options
-            return Outcome(batch, tuple(items))
+            batch = run_calls(self._stages[task.stage], self._begun(task, making), making)
+            making.leave(batch)
+            return Outcome(batch, tuple(making.items), dropped=tuple(making.dropped))
+        except Emptied:
+            return Outcome(dropped=tuple(making.dropped))
         except _SILENT as error:
-            return Outcome(error=_spoken(error, name), step=name)
+            return Outcome(error=_spoken(error, making.step), step=making.step)
         except BaseException as error:
-            return Outcome(error=error, step=name)
+            return Outcome(error=error, step=making.step)
         finally:
             del self._at[id(at)]
 
+    def _begun(self, task: Task, making: Making) -> Batch:
+        """Return the batch that the first call of the task's stage is given."""
+        if not task.stage:
+            batch = self._program.make(
+                task.positions,
+                making,
+                number=task.number,
+                epoch=task.epoch,
+                seed=task.seed,
+                keys=task.keys,
+            )
+            if task.filler:
+                batch.filler = True
+            return batch
+        batch = concatenated([piece(*part) for part in task.parts], type(task.parts[0][0]))
+        batch.number, batch.epoch = task.number, task.epoch
+        batch._seed = branch_seed(task.seed, 2, task.stage)
+        batch._making = making
+        return batch
+
     def running(self) -> list[tuple[Task, str, float]]:
         """Return the tasks that run in this process, each with its step and when it began."""
-        return [(task, step, since) for task, step, since in list(self._at.values())]
+        return [(task, making.step, since) for task, making, since in list(self._at.values())]
+
+    def close(self) -> None:
+        """Let the threads go that actions of single items, and async ones, share."""
+        self._crew.close()
 
     @contextmanager
     def worker(self, name: str) -> Iterator[None]:
@@ -111,66 +160,95 @@ class CompiledWork:
 
 
 def compile_recipe(
-    recipe: Recipe, source: Source, sinks: list[Sink], options: Mapping[str, Any]
+    recipe: Recipe,
+    sinks: list[Sink],
+    options: Mapping[str, Any],
+    variables: Mapping[str, Any],
 ) -> CompiledWork:
     """Resolve all that can be resolved once, so that a run looks nothing up per batch."""
     manager = hooks()
-    wrappers = manager.hook.flowcore_wrap_action.get_hookimpls()
     workers = manager.hook.flowcore_worker_started, manager.hook.flowcore_worker_ended
-    opened = iter(sinks)
-    calls: list[Call] = []
+    compiler = _Compiler(manager.hook.flowcore_wrap_action.get_hookimpls(), sinks)
+    stages: list[list[Call]] = [[]]
     for at, step in enumerate(recipe.steps):
-        if isinstance(step, ActionStep):
-            function = step.function
-            for wrapper in reversed(wrappers):
-                if wrapper.wrapper or wrapper.hookwrapper:
-                    raise PipelineError(
-                        explain(
-                            f"{wrapper.plugin_name}: flowcore_wrap_action cannot be a hook wrapper",
-                            next="mark it with @hookimpl alone, and return a function",
-                        )
-                    )
-                event = WrappedAction(name=step.name, step=at, function=function)
-                wrapped: Any = wrapper.function(*([event] if wrapper.argnames else []))
-                function = wrapped or function
-            mark = action_mark(step.function)
-            if mark is not None and mark.singleton:
-                function = _Singly(function, step.function)
-            calls.append((step.name, function, step.args, step.kwargs))
+        if isinstance(step, RebatchStep):
+            stages.append([])
         else:
-            calls.append((f"prepare of sink {step.name!r}", None, (next(opened).prepare,), {}))
-    return CompiledWork(
-        source, tuple(calls), options, any(hook.get_hookimpls() for hook in workers)
-    )
+            stages[-1].append(compiler.call(step, at))
+    hooked = any(hook.get_hookimpls() for hook in workers)
+    return CompiledWork(compiler.program(recipe), stages, options, variables, hooked)
 
 
-class _Singly:
-    """Calls a function while holding the lock of the action that it is, or wraps."""
+class _Compiler:
+    """Makes calls of steps.
 
-    def __init__(self, function: Callable[..., Any], marked: Callable[..., Any]) -> None:
-        self._function, self._marked = function, marked
+    Args:
+        wrappers: the hook implementations that wrap actions.
+        sinks: the open sinks of the recipe, in order.
+    """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        mark = action_mark(self._marked)
-        assert mark is not None
-        with mark.lock:  # the other holders: this action in other workers, and in other runs
-            return self._function(*args, **kwargs)
+    def __init__(self, wrappers: Sequence[Any], sinks: Sequence[Sink]) -> None:
+        self._wrappers = wrappers
+        self._sinks = iter(sinks)
+        # Where in the recipe a value or a join stands. Sinks take none: with other ones, or
+        # without, the draws are the same.
+        self._places = itertools.count()
 
+    def program(self, recipe: Recipe) -> Program:
+        """Return what makes the batches of a recipe's source."""
+        source = recipe.source
+        if isinstance(source, Mixture):
+            return Program(Mixed(source, [self._whole(part) for part in source.parts]))
+        assert source is not None
+        return Program(source)
 
-def _checked(made: Any, batch: Batch, name: str, task: Task) -> Batch:
-    if isinstance(made, Batch):
-        made.number, made.epoch, made._seed = task.number, task.epoch, task.seed
-        made._rng = batch._rng  # else it would draw again what its actions have drawn
-        return made
-    raise ActionError(
-        explain(
-            f"action {name!r} returned {made if made is None else type(made).__name__}, "
-            "not a batch",
-            next="an action is an ordinary function: without async, and without yield"
-            if inspect.isawaitable(made) or inspect.isgenerator(made)
-            else "end the action with: return self",
-        )
-    )
+    def _whole(self, recipe: Recipe) -> Program:
+        program = self.program(recipe)
+        program.calls = self._calls(recipe.steps)
+        return program
+
+    def _calls(self, steps: Sequence[Step]) -> list[Call]:
+        return [self.call(step, at) for at, step in enumerate(steps)]
+
+    def call(self, step: Step, at: int) -> Call:
+        """Return the call of one step, which is the ``at``-th of its recipe."""
+        if isinstance(step, ActionStep):
+            return step.name, self._function(step, at), step.args, step.kwargs
+        if isinstance(step, SinkStep):
+            prepare = next(self._sinks).prepare
+            return f"prepare of sink {step.name!r}", Prepare(prepare), (), {}
+        place = next(self._places)
+        if isinstance(step, WhenStep):
+            then, otherwise = self._calls(step.then), self._calls(step.otherwise)
+            return "when", When(step.condition, then, otherwise, place), (), {}
+        if isinstance(step, RepeatStep):
+            return "repeat", Repeat(step.times, self._calls(step.steps), place), (), {}
+        if isinstance(step, JoinStep):
+            assert step.recipe.source is not None
+            index = step.recipe.source.index
+            return "join", Join(step, index, self._whole(step.recipe), place), (), {}
+        assert isinstance(step, FilterStep)
+        return "filter", Filter(step), (), {}
+
+    def _function(self, step: ActionStep, at: int) -> Callable[..., Any]:
+        function = step.function
+        for wrapper in reversed(self._wrappers):
+            if wrapper.wrapper or wrapper.hookwrapper:
+                raise PipelineError(
+                    explain(
+                        f"{wrapper.plugin_name}: flowcore_wrap_action cannot be a hook wrapper",
+                        next="mark it with @hookimpl alone, and return a function",
+                    )
+                )
+            event = WrappedAction(name=step.name, step=at, function=function)
+            wrapped: Any = wrapper.function(*([event] if wrapper.argnames else []))
+            function = wrapped or function
+        mark = action_mark(step.function)
+        if mark is not None and mark.singleton:
+            function = Singly(function, step.function)
+        if holds_value((step.args, dict(step.kwargs))):
+            function = Resolving(function, next(self._places))
+        return function
 
 
 def _spoken(error: BaseException, name: str) -> ActionError:

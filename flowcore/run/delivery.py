@@ -1,4 +1,4 @@
-"""From tasks to delivered batches, in order: every decision about a batch is taken here.
+"""From tasks to delivered batches, in order: every step of a batch's way is taken here.
 
 `Delivery.batches` is one generator. Whoever runs it, the delivering thread or in a run without
 threads the consumer, is alone in here; all others only send messages. So nothing needs a lock.
@@ -6,25 +6,29 @@ threads the consumer, is alone in here; all others only send messages. So nothin
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator, Mapping
+import heapq
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from flowcore.batch import Batch, first_ids
-from flowcore.errors import Cancelled, PipelineError, explain
+from flowcore.errors import Cancelled, DataError, PipelineError, explain
 from flowcore.executors.base import SENDING, Outcome, Task
-from flowcore.hookspecs import BatchDelivered, BatchFailed, WorkerLostEvent
-from flowcore.index import Index
+from flowcore.hookspecs import BatchDelivered, WorkerLostEvent
 from flowcore.run.compile import CompiledWork
 from flowcore.run.outlets import Outlets
+from flowcore.run.plan import Plan
+from flowcore.run.policy import Policy, called
 from flowcore.run.progress import Progress
-from flowcore.run.report import Report, Trouble
+from flowcore.run.regroup import Regroup
+from flowcore.run.report import Report
 from flowcore.run.settings import Settings
 from flowcore.run.stalls import StallWatch, Wait
+from flowcore.run.state import Handed
 from flowcore.run.window import Attempt, Window
-from flowcore.sampler import Sampler
 from flowcore.sinks import Cancel
 
 __all__ = ["REQUEST", "STOP", "Delivery"]
@@ -32,12 +36,11 @@ __all__ = ["REQUEST", "STOP", "Delivery"]
 REQUEST: Final = object()  # sent by the consumer for each batch that it asks for
 STOP: Final = object()  # sent by the cancel token, only to wake the delivering thread
 
-# Steps whose failure is not that of one batch, so no batch can be skipped to go on.
-_FATAL = ("shuffle", SENDING)
+_SLICE = 0.25  # seconds; a wait for a re-run that is due later sees a set token after it
 
 
 class Delivery:
-    """Has batches made, decides about those that fail, puts the items, and yields the batches.
+    """Has batches made, sees to those that fail, puts the items, and yields the batches.
 
     Attributes:
         messages: what others tell the delivering thread: `REQUEST`, `STOP`, or an attempt that is
@@ -48,36 +51,39 @@ class Delivery:
         self,
         *,
         settings: Settings,
-        sampler: Sampler,
-        index: Index,
+        plan: Plan,
+        policy: Policy,
+        regroup: Regroup | None,
         outlets: Outlets,
         report: Report,
         cancel: Cancel,
         watch: StallWatch,
         hook: Any,
-        options: Mapping[str, Any],
         prefetch: int,
         hands_over: bool,
     ) -> None:
         self.messages: SimpleQueue[object] = SimpleQueue()
         self._settings = settings
-        self._sampler = sampler
-        self._index = index
+        self._plan = plan
+        self._policy = policy
+        self._regroup = regroup
         self._outlets = outlets
         self._report = report
         self._cancel = cancel
         self._watch = watch
         self._hook = hook
-        self._options = options
         self._observed = bool(hook.flowcore_batch_delivered.get_hookimpls())
-        self._judged = bool(hook.flowcore_batch_failed.get_hookimpls())
         self._prefetch = prefetch
         self._hands_over = hands_over
-        self._progress = Progress(report, sampler.batches) if settings.progress else None
+        self._progress = Progress(report, plan.batches) if settings.progress else None
         self._requests = 0
-        self._skipped_in_a_row = 0
+        self._barren = 0  # batches in a row that nothing came of
+        self._passed: list[int] = []  # places settled since the last batch was handed over
+        self._through = len(plan.beyond)  # places that are settled
+        self._epoch_end = plan.rounds(plan.start.batch)  # how many that are at the next epoch's end
+        self._later: list[tuple[float, int, Attempt]] = []  # re-runs, by when they are due
 
-    def batches(self, window: Window, work: CompiledWork) -> Iterator[Batch]:
+    def batches(self, window: Window, work: CompiledWork) -> Iterator[tuple[Batch, Handed]]:
         """Generate the batches in the order of their delivery, each after its items were put.
 
         Raises:
@@ -94,12 +100,13 @@ class Delivery:
             if outcome.items:
                 self._outlets.put(outcome.items, self._cancel, self._watch, called(attempt.task))
             window.drop(attempt)
-            self._count(len(outcome.batch))
+            self._barren = 0
+            handed = self._handed(attempt, outcome.batch)
             if self._observed:
                 self._tell_delivered(attempt.task, outcome.batch)
             batch = outcome.batch
             del attempt, outcome  # so that a batch lives no longer than its consumer wants
-            yield batch
+            yield batch, handed
             del batch
 
     def end(self) -> None:
@@ -111,31 +118,77 @@ class Delivery:
         """Count a request of the consumer, in the thread that runs `batches`."""
         self._requests += 1
 
+    @property
+    def over(self) -> bool:
+        """Nothing more will be delivered."""
+        return self._window.over and not (self._regroup and self._regroup.waiting_items)
+
+    # What is done next
+
     def _next_done(self) -> Attempt | None:
-        """Return an attempt that is done, waiting for it; ``None`` at the end of the data."""
+        """Return an attempt to deliver, waiting for it; ``None`` at the end of the data."""
         while True:
             if self._cancel.is_set():
                 raise Cancelled("the run was left before its end")
             while not self.messages.empty():
                 self._hear(self.messages.get())
-            self._window.fill(self._budget())
-            attempt = self._window.done()
+            self._run_due()
+            self._window.fill(self._limit())
+            moved = self._regroup is not None and self._move(self._regroup)
+            attempt = self._window.done(0 if self._regroup is None else 1)
             if attempt is not None:
                 return attempt
-            if self._window.over:
-                return None
-            self._hear(self.messages.get())
+            if not moved:
+                if self.over:
+                    return None
+                self._wait()
 
-    def _budget(self) -> int:
-        """How many batches may have been begun by now, in all."""
+    def _move(self, regroup: Regroup) -> bool:
+        """Take what the first stage has finished to the second; return whether there was any."""
+        attempt = self._window.done(0)
+        if attempt is None:
+            if not (self._window.is_over(0) and regroup.waiting_items):
+                return False
+            for made in regroup.flush():
+                self._window.add(*made)
+            return True
+        outcome = self._settled(attempt)
+        if outcome is not None:
+            self._window.drop(attempt)
+            assert outcome.batch is not None
+            for made in regroup.push(outcome.batch):
+                self._window.add(*made)
+        return True
+
+    def _limit(self) -> int:
+        """How many attempts may be in the window: what is asked for, and the prefetch."""
         asked = self._requests if self._hands_over else self._report.batches + 1
-        return asked + self._prefetch + len(self._report.skipped)
+        waiting = self._regroup.waiting if self._regroup else 0
+        return asked - self._report.batches + self._prefetch - waiting
 
     def _hear(self, message: object) -> None:
         if message is REQUEST:
             self._requests += 1
         elif isinstance(message, Attempt):
             self._window.note_done(message)
+
+    def _run_due(self) -> None:
+        """Make the attempts again whose time has come."""
+        while self._later and self._later[0][0] <= time.monotonic():
+            self._window.again(heapq.heappop(self._later)[2])
+
+    def _wait(self) -> None:
+        """Wait for a message, or until a re-run is due."""
+        if not self._later:
+            self._hear(self.messages.get())
+            return
+        timeout = max(0.0, min(_SLICE, self._later[0][0] - time.monotonic()))
+        try:
+            self._hear(self.messages.get(timeout=timeout))
+        except Empty:
+            pass
+
+    # What became of an attempt
 
     def _settled(self, attempt: Attempt) -> Outcome | None:
         """Return the outcome of a success; have a failure made again, skip it, or raise it."""
@@ -150,20 +203,40 @@ class Delivery:
                 return None
             outcome = lost
         if outcome.error is None:
-            self._skipped_in_a_row = 0
-            return outcome
-        attempt.failures += 1
-        decision = self._decision(attempt, outcome.error, outcome.step)
+            self._policy.dropped(attempt.task, outcome.dropped)
+            if outcome.batch is not None:
+                return outcome
+            self._leave_out(attempt, None)
+        elif attempt.stand_ins:
+            self._leave_out(attempt, outcome.error)
+        else:
+            attempt.failures += 1
+            self._failed(attempt, outcome.error, outcome.step)
+        return None
+
+    def _failed(self, attempt: Attempt, error: BaseException, step: str) -> None:
+        decision = self._policy.decide(attempt, error, step)
         if decision == "raise":
-            self._note(outcome.error, attempt.task, outcome.step)
-            raise outcome.error
-        trouble = self._trouble(attempt.task, outcome.error, outcome.step)
+            self._policy.note(error, attempt.task, step)
+            raise error
+        trouble = self._policy.trouble(attempt.task, error, step)
         if decision == "retry":
             self._report.retried.append(trouble)
-            self._window.again(attempt)
+            self._again(attempt, self._policy.delay(attempt))
+        elif decision == "skip_items" and not attempt.task.dropping:
+            attempt.task = replace(attempt.task, dropping=True)
+            self._again(attempt, 0.0)
         else:
-            self._skip(attempt, trouble)
-        return None
+            self._policy.skipped(attempt.task, trouble)
+            self._leave_out(attempt, error)
+
+    def _again(self, attempt: Attempt, delay: float) -> None:
+        if not delay:
+            self._window.again(attempt)
+            return
+        attempt.future = None
+        due = time.monotonic() + delay
+        heapq.heappush(self._later, (due, id(attempt), attempt))
 
     def _lost(self, attempt: Attempt, error: BaseException) -> Outcome | None:
         if isinstance(error, PipelineError):  # not a loss: the work could not be sent
@@ -182,99 +255,76 @@ class Delivery:
         attempt.failures = self._settings.retries  # it has had its re-runs
         return Outcome(error=final, step="a worker")
 
-    def _decision(self, attempt: Attempt, error: BaseException, step: str) -> str:
-        if isinstance(error, KeyboardInterrupt) or step in _FATAL:
-            return "raise"
-        retries = self._settings.retries
-        planned = "retry" if attempt.failures <= retries else self._settings.on_error
-        if not self._judged:
-            return planned
-        task = attempt.task
-        event = BatchFailed(
-            epoch=task.epoch,
-            number=task.number,
-            ids=self._ids(task),
-            action=step,
-            error=error,
-            attempts=attempt.failures,
-            retries=retries,
-            planned=planned,
-        )
-        try:
-            decision = self._hook.flowcore_batch_failed(event=event) or planned
-            if decision not in ("raise", "retry", "skip"):
-                raise PipelineError(
-                    explain(
-                        f"a hook plugin's flowcore_batch_failed returned {decision!r}",
-                        next="return 'raise', 'retry', 'skip', or None to leave it to others",
-                    )
-                )
-        except BaseException as raised:
-            raised.__context__ = raised.__context__ or error
-            raise
-        return str(decision)
+    def _leave_out(self, attempt: Attempt, error: BaseException | None) -> None:
+        """Deliver nothing of an attempt, or another batch in its place.
 
-    def _skip(self, attempt: Attempt, trouble: Trouble) -> None:
-        self._report.skipped.append(trouble)
+        Where all shards must have as many batches, the batch before it in the epoch stands in for
+        it, or the one before that, and is marked as a filler.
+        """
+        plan, task = self._plan, attempt.task
+        if plan.shard.world > 1 and plan.uneven != "short" and not task.stage:
+            attempt.stand_ins += 1
+            if attempt.stand_ins < plan.epoch_batches:
+                other = plan.task(task.epoch, (task.number - 1) % plan.epoch_batches)
+                other.filler, other.dropping = True, task.dropping
+                attempt.task = other
+                self._window.again(attempt)
+                return
+            self._nothing_left(error, task)
         self._window.drop(attempt)
-        self._count_epochs()
-        self._skipped_in_a_row += 1
-        endless = self._sampler.n_epochs is None
-        if endless and self._skipped_in_a_row >= self._sampler.epoch_batches:
-            self._note(trouble.error, attempt.task, trouble.action)
-            trouble.error.add_note(
-                "flowcore: raised in spite of on_error='skip', as each batch of an epoch was "
-                "skipped and the run has no end"
+        self._pass(attempt)
+        self._barren += 1
+        if plan.n_epochs is None and self._barren >= max(1, plan.rounds()):
+            self._nothing_left(error, task)
+
+    def _nothing_left(self, error: BaseException | None, task: Task) -> None:
+        """Raise the error of a run that would go on for ever, or fall behind, with no batch."""
+        if error is None:
+            raise DataError(
+                explain(
+                    f"no item of epoch {task.epoch} is left",
+                    why="its filters, or on_error='skip_items', leave out every one",
+                    next="look at what filter() is given",
+                )
             )
-            raise trouble.error
+        self._policy.note(error, task, "a batch")
+        error.add_note(
+            f"flowcore: raised in spite of on_error={self._settings.on_error!r}, as each batch of "
+            "an epoch was skipped, and the run has no end, or other shards wait for its batches"
+        )
+        raise error
 
     # Telling
 
-    def _count(self, items: int) -> None:
-        self._report.batches += 1
-        self._report.items += items
-        self._count_epochs()
+    def _pass(self, attempt: Attempt) -> None:
+        """Note that an attempt is through, whatever became of it."""
+        if self._regroup is None:
+            self._passed.append(attempt.place)
+            self._through += 1
+            if self._through == self._epoch_end:
+                self._report.epochs += 1
+                self._epoch_end += self._plan.rounds()
+        elif attempt.after is not None:
+            at = attempt.after
+            ended = at.batch >= self._plan.epoch_batches and not at.skip
+            self._report.epochs = at.epoch - self._plan.start.epoch + ended
+
+    def _handed(self, attempt: Attempt, batch: Batch) -> Handed:
+        """Count a batch that is delivered; return what handing it over settles."""
+        report = self._report
+        report.batches += 1
+        report.items += len(batch)
+        report.fillers += attempt.task.filler
+        self._pass(attempt)
+        places, self._passed = tuple(self._passed), []
         if self._progress is not None:
             self._progress.show()
-
-    def _count_epochs(self) -> None:
-        settled = self._report.batches + len(self._report.skipped)
-        self._report.epochs = settled // self._sampler.epoch_batches
+        return Handed(places, len(batch), attempt.after)
 
     def _tell_delivered(self, task: Task, batch: Batch) -> None:
         self._hook.flowcore_batch_delivered(
             event=BatchDelivered(
                 epoch=task.epoch, number=task.number, items=len(batch), batch=batch
-            )
-        )
-
-    def _ids(self, task: Task) -> Any:
-        return self._index.ids(task.positions)
-
-    def _trouble(self, task: Task, error: BaseException, step: str) -> Trouble:
-        # The report keeps the error, and must not keep the batch with the frames of its traceback.
-        for link in _chain(error):
-            traceback.clear_frames(link.__traceback__)
-        return Trouble(task.epoch, task.number, self._ids(task), step, error)
-
-    def _note(self, error: BaseException, task: Task, step: str) -> None:
-        """Say on a user's exception where it was raised, and how to see it again."""
-        if step == "shuffle":
-            return
-        shuffle: object = self._sampler.shuffle
-        if not isinstance(shuffle, bool):
-            shuffle = getattr(shuffle, "__qualname__", "...")
-        seed = f"seed={task.seed}" + "".join(
-            f", {name}={value!r:.40}" for name, value in self._options.items()
-        )
-        again = "make it again here"
-        if step.startswith("prepare"):
-            again = "see what the sink was given"  # the batch itself is made without an error
-        error.add_note(
-            explain(
-                f"flowcore: in {step!r} of {called(task)}, ids {first_ids(self._ids(task))}",
-                next=f"{again}: pipeline.batch({task.number}, epoch={task.epoch}, "
-                f"batch_size={self._sampler.batch_size}, shuffle={shuffle}, {seed})",
             )
         )
 
@@ -290,23 +340,6 @@ class Delivery:
     def _slow(self, task: Task, step: str) -> str:
         return explain(
             f"{repr(step) if step else 'a worker'} to finish {called(task)}, "
-            f"ids {first_ids(self._ids(task))}",
+            f"ids {first_ids(self._policy.ids(task))}",
             next="look what it waits for; if it may take so long, stall_warning= sets the seconds",
         )
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Generate an error and those that it was raised from, or in the handling of."""
-    seen: set[int] = set()
-    links: list[BaseException | None] = [error]
-    while links:
-        link = links.pop()
-        if link is not None and id(link) not in seen:
-            seen.add(id(link))
-            yield link
-            links += [link.__cause__, link.__context__]
-
-
-def called(task: Task) -> str:
-    """Return what a batch is called in messages."""
-    return f"batch {task.number} of epoch {task.epoch}"

@@ -12,29 +12,35 @@ import logging
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final
 
 from flowcore.batch import Batch
 from flowcore.errors import Cancelled, PipelineError, explain
-from flowcore.executors.base import Executor, Task
+from flowcore.executors.base import Executor
 from flowcore.executors.serial import SerialExecutor
 from flowcore.hookspecs import ExecutorStarted, RunEnded, RunStarted
 from flowcore.plugins import hooks
-from flowcore.recipe import Recipe, SinkStep, Source
+from flowcore.recipe import Recipe
 from flowcore.run.claims import claim, release
 from flowcore.run.compile import CompiledWork, compile_recipe
 from flowcore.run.delivery import REQUEST, STOP, Delivery
 from flowcore.run.outlets import Outlets
+from flowcore.run.policy import Policy
+from flowcore.run.regroup import Regroup
 from flowcore.run.report import Report
 from flowcore.run.settings import Settings, action_options, options_for
 from flowcore.run.stalls import StallWatch
+from flowcore.run.start import checked_recipe, identity_of, plan_of, shape_of
+from flowcore.run.state import Bookmark, Handed, read_state
 from flowcore.run.window import Window
 from flowcore.sinks import Cancel, Sink, SinkRun
+from flowcore.steps import RebatchStep, SinkStep
 
 __all__ = ["Engine"]
 
@@ -63,7 +69,7 @@ class Engine:
         feed: run in the background whatever the prefetch.
 
     Attributes:
-        sampler: the batches of the run.
+        plan: the batches of the run.
         report: what has happened so far.
         error: what the run failed of.
         ended: set when the delivering side is through.
@@ -76,9 +82,8 @@ class Engine:
     def __init__(
         self, recipe: Recipe, settings: Settings, *, hands_over: bool = True, feed: bool = False
     ) -> None:
-        self._source = _source(recipe)
-        self._recipe = settings.sink_steps(recipe)
-        settings.check_options(self._recipe)
+        self._given = recipe
+        self._recipe = checked_recipe(settings.sink_steps(recipe), settings)
         self._settings = settings
         self._hands_over, self._feed = hands_over, feed
         num_workers, self._prefetch = settings.workers()
@@ -90,13 +95,21 @@ class Engine:
         self._watch = StallWatch(settings.stall_warning)
         # Where the run has no thread that watches, the waits that poll the token do.
         self._cancel = Cancel(self._watch.check if self._inline else None)
-        self.sampler = settings.sampler(len(self._source.index))
-        self.report = Report(seed=self.sampler.seed, _read_results=self._outlets.results)
+        self.plan = plan_of(settings, self._recipe)
+        self.report = Report(
+            seed=self.plan.seed,
+            _read_results=self._outlets.results,
+            _read_fingerprint=self._recipe.step_digests,
+        )
+        self._items_before = self._count_before()
+        self._bookmark = Bookmark(self.plan, self._items_before, self.plan.beyond)
         self.error: BaseException | None = None
         self.ended = threading.Event()
         self.complete = False
         self._started = self._finished = self._left = False
-        self._stream: Generator[Batch, None, None] | None = None  # of batches, by the delivery
+        self._stream: Generator[tuple[Batch, Handed], None, None] | None = (
+            None  # of batches, by the delivery
+        )
         self._stepping = False  # the consumer is in the delivering side
         self._late: BaseException | None = None  # what a sink's close failed of at the end
         self._traceback: TracebackType | None = None
@@ -105,6 +118,16 @@ class Engine:
         # Held while the run starts, and by the consumer that steps a run without threads.
         # Reentrant: one of the run's own actions may close the run, or be where it is collected.
         self._turn = threading.RLock()
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it has started, or was left before."""
+        return self._started or self._left
+
+    def resumed(self, state: Mapping[str, Any]) -> Engine:
+        """Return an engine of the same run that goes on from a state, in place of this one."""
+        settings = replace(self._settings, resume=state)
+        return Engine(self._given, settings, hands_over=self._hands_over, feed=self._feed)
 
     # Starting
 
@@ -123,17 +146,17 @@ class Engine:
                     self._finish(Cancelled("the run was left while it started"))
                 elif not self._inline:
                     self._watch.start()
+                    self._thread = thread  # before it runs: it may be through at once
                     thread.start()
-                    self._thread = thread
             except BaseException as error:  # a Ctrl-C can come anywhere in here
                 self._fail(error)
                 self._cancel.set()
                 if self._stream is None:
                     self._conclude(error)
                 elif thread.ident is None:
+                    self._thread = None
                     self._finish(error)
                 else:
-                    self._thread = thread
                     thread.join(_PATIENCE)
                 raise
             finally:
@@ -144,8 +167,8 @@ class Engine:
             event=RunStarted(
                 recipe=str(self._recipe),
                 batch_size=self._settings.batch_size,
-                seed=self.sampler.seed,
-                batches=self.sampler.batches,
+                seed=self.plan.seed,
+                batches=self.plan.batches,
             )
         )
         with ExitStack() as undo:  # what was begun, if something after it fails
@@ -153,7 +176,9 @@ class Engine:
             undo.push(self._close_outlets)
             options = action_options(self._recipe, self._settings.plugin_options)
             sinks = list(self._outlets.sinks.values())
-            work = compile_recipe(self._recipe, self._source, sinks, options)
+            work = compile_recipe(self._recipe, sinks, options, self._settings.variables)
+            undo.callback(work.close)
+            self._work = work
             claim(self._executor)
             undo.callback(release, self._executor)
             self._executor.start(work)
@@ -163,38 +188,58 @@ class Engine:
                     name=type(self._executor).__name__, num_workers=self._executor.num_workers
                 )
             )
-            self._delivery = Delivery(
-                settings=self._settings,
-                sampler=self.sampler,
-                index=self._source.index,
-                outlets=self._outlets,
-                report=self.report,
-                cancel=self._cancel,
-                watch=self._watch,
-                hook=self._hook,
-                options=options,
-                prefetch=self._prefetch,
-                hands_over=self._hands_over,
-            )
+            self._delivery = self._make_delivery(options)
             self._window = Window(
                 self._executor,
-                self._tasks(),
-                self.sampler.batches,
+                iter(self.plan),
+                self.plan.batches,
                 ordered=bool(self._settings.ordered),
                 notify=self._delivery.messages.put,
+                stages=1 if self._rebatch is None else 2,
             )
             self._stream = self._finishing(work)
             undo.pop_all()
+
+    def _make_delivery(self, options: Mapping[str, Any]) -> Delivery:
+        assert self._recipe.source is not None
+        policy = Policy(
+            settings=self._settings,
+            plan=self.plan,
+            index=self._recipe.source.index,
+            report=self.report,
+            hook=self._hook,
+            options=options,
+        )
+        return Delivery(
+            settings=self._settings,
+            plan=self.plan,
+            policy=policy,
+            regroup=None if self._rebatch is None else Regroup(self._rebatch, self.plan),
+            outlets=self._outlets,
+            report=self.report,
+            cancel=self._cancel,
+            watch=self._watch,
+            hook=self._hook,
+            prefetch=self._prefetch,
+            hands_over=self._hands_over,
+        )
+
+    @property
+    def _rebatch(self) -> RebatchStep | None:
+        return next((step for step in self._recipe.steps if isinstance(step, RebatchStep)), None)
 
     def _close_outlets(self, _: object, error: BaseException | None, __: object) -> None:
         self._outlets.close(error)
 
     def _sink_run(self, name: str, sink: Sink) -> SinkRun:
+        shape = shape_of(self._recipe, self.plan)
         return SinkRun(
             options=options_for(sink.run_options, self._settings.plugin_options),
-            batch_size=self._settings.batch_size,
-            batches=self.sampler.batches,
-            items=self.sampler.items,
+            batch_size=shape.batch_size,
+            batches=shape.batches,
+            items=shape.items,
+            items_before=self._items_before,
+            resumed=self._settings.resume is not None,
             prefetch=self._prefetch,
             feed=self._feed,
             hands_over=self._hands_over,
@@ -202,10 +247,40 @@ class Engine:
             name=name,
         )
 
-    def _tasks(self) -> Iterator[Task]:
-        seed = self.sampler.seed
-        for epoch, number, positions in self.sampler:
-            yield Task(epoch, number, positions, seed)
+    # Where it is
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return identity_of(self._settings, self._recipe).state()
+
+    def state(self) -> dict[str, Any]:
+        """Return where the run is: what was handed over, and nothing more; see `Run.state_dict`."""
+        return {**self._identity, **self._bookmark.state()}
+
+    def count(self) -> int:
+        """Return how many batches the run has from its start on.
+
+        Raises:
+            TypeError: it has no end, or the number is not known before they are made.
+        """
+        shape = shape_of(self._recipe, self.plan)
+        if shape.batches is None:
+            raise TypeError("a run with n_epochs=None has no end, so it has no len()")
+        if not shape.exact:
+            raise TypeError(
+                "a run whose pipeline filters has no len(): how many batches are left is known "
+                "when they are made"
+            )
+        return shape.batches
+
+    def _count_before(self) -> int:
+        """Return how many items were handed over before the place where this run starts."""
+        given = self._settings.resume
+        resume = None if given is None else read_state(given)
+        if resume is not None and resume.items is not None:
+            return resume.items
+        each, first = self.plan.epoch_items(), self.plan.epoch_items(self.plan.start.batch)
+        return self.plan.start.epoch * each + each - first
 
     # The consumer's side
 
@@ -240,7 +315,7 @@ class Engine:
             self._delivery.request()
             self._stepping = True
             try:
-                batch = next(self._stream)
+                batch, handed = next(self._stream)
             except Cancelled:
                 raise StopIteration from None  # left by another thread, or by an action
             except StopIteration:
@@ -249,18 +324,22 @@ class Engine:
                 self._stepping = False
             if self._left:
                 self._stream.close()
+            self._bookmark.note(handed)
             return batch
 
     def _receive(self) -> Batch:
         """Ask the delivering thread for a batch, and wait for it."""
         if self._thread is not None:  # else it did not start
             self._delivery.messages.put(REQUEST)
-        batch = self._wait_handed()
-        if batch is _END:
+        found = self._wait_handed()
+        if found is _END:
             self._handed.put(_END)  # for the next call, in whatever thread
             self.raise_error()
             raise StopIteration(_ENDED)
-        return batch  # type: ignore[no-any-return]
+        batch: Batch
+        batch, handed = found
+        self._bookmark.note(handed)
+        return batch
 
     def _wait_handed(self) -> Any:
         while True:
@@ -288,7 +367,9 @@ class Engine:
                     assert self._stream is not None
                     self._stepping = True
                     try:
-                        deque(self._stream, maxlen=0)  # keeps no batch while the next is made
+                        for _, handed in self._stream:
+                            self._bookmark.note(handed)
+                            del _  # keeps no batch while the next is made
                     finally:
                         self._stepping = False
             else:
@@ -343,10 +424,12 @@ class Engine:
         try:
             assert self._stream is not None
             with self._cancel.on_set(lambda: self._delivery.messages.put(STOP)):
-                for batch in self._stream:
+                for handed in self._stream:
                     if self._hands_over:
-                        self._handed.put(batch)
-                    del batch
+                        self._handed.put(handed)
+                    else:
+                        self._bookmark.note(handed[1])
+                    del handed
         except BaseException as error:
             # `_finishing` has kept it for the consumer, unless the run was being left.
             if not isinstance(error, Cancelled) and self.error is None:
@@ -354,14 +437,14 @@ class Engine:
         finally:
             self._handed.put(_END)
 
-    def _finishing(self, work: CompiledWork) -> Generator[Batch, None, None]:
+    def _finishing(self, work: CompiledWork) -> Generator[tuple[Batch, Handed], None, None]:
         """Generate the batches, and finish the run exactly once, however it ends."""
         try:
-            for batch in self._delivery.batches(self._window, work):
-                if self._window.over:
+            for handed in self._delivery.batches(self._window, work):
+                if self._delivery.over:
                     self._finish(None)  # at once: whoever takes from the sinks waits for the end
-                yield batch
-                del batch
+                yield handed
+                del handed
         except GeneratorExit:
             self._finish(Cancelled("the run was left before its end"))
             raise
@@ -391,6 +474,7 @@ class Engine:
                 _log.exception("the executor %r failed to close", self._executor)
             finally:
                 release(self._executor)
+                self._work.close()
             problem = self._outlets.close(error)
             self._delivery.end()
             if error is None and problem is not None:
@@ -423,41 +507,6 @@ class Engine:
         self.ended.set()
         if self._thread is None:
             self._handed.put(_END)
-
-
-def make_one(recipe: Recipe, settings: Settings, number: int, epoch: int) -> Batch:
-    """Make one batch of a run in this thread, through its actions and into no sink.
-
-    Raises:
-        IndexError: the epoch has no such batch.
-        Exception: what an action raises.
-    """
-    source = _source(recipe)
-    settings.check_options(recipe)
-    sampler = settings.sampler(len(source.index))
-    if not (0 <= number < sampler.epoch_batches and epoch >= 0):
-        raise IndexError(
-            f"no batch {number} in epoch {epoch}: {sampler.length} items in batches of "
-            f"{sampler.batch_size} make {sampler.epoch_batches} batches, counted from 0"
-        )
-    options = action_options(recipe, settings.plugin_options)
-    work = compile_recipe(recipe, source, [], options)
-    outcome = work(Task(epoch, number, sampler.positions(epoch, number), sampler.seed))
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.batch is not None
-    return outcome.batch
-
-
-def _source(recipe: Recipe) -> Source:
-    if recipe.source is None:
-        raise PipelineError(
-            explain(
-                "this pipeline is a template: it has no dataset to run over",
-                next="start it from a dataset: dataset.p...",
-            )
-        )
-    return recipe.source
 
 
 def _stray(error: Cancelled) -> PipelineError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from flowcore.batch import Batch
-from flowcore.errors import PipelineError
+from flowcore.errors import PipelineError, explain
 from flowcore.recipe import Recipe
 from flowcore.run.engine import Engine
 from flowcore.run.report import Report
@@ -39,15 +40,14 @@ class Run:
         return True  # not by len(), which a run without an end does not have
 
     def __len__(self) -> int:
-        """Return the number of batches of the whole run.
+        """Return the number of batches of the whole run, from where it starts.
+
+        With shards it is the number of this one, fillers and stand-ins included.
 
         Raises:
-            TypeError: the run has no end (``n_epochs=None``).
+            TypeError: the run has no end (``n_epochs=None``), or filters.
         """
-        batches = self._engine.sampler.batches
-        if batches is None:
-            raise TypeError("a run with n_epochs=None has no end, so it has no len()")
-        return batches
+        return self._engine.count()
 
     def __enter__(self) -> Run:
         return self
@@ -61,12 +61,36 @@ class Run:
     @property
     def seed(self) -> int:
         """The seed of the run: as given, or as drawn when the run was made."""
-        return self._engine.sampler.seed
+        return self._engine.plan.seed
 
     @property
     def report(self) -> Report:
         """What has happened so far."""
         return self._engine.report
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the run is, as small JSON: ``resume=`` of a later run goes on from there.
+
+        It counts the batches that were handed over, and those skipped before them, whatever is in
+        progress. Of several shards, all have the same state after as many batches.
+        """
+        return self._engine.state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, as ``resume=state`` does. The run must not have started.
+
+        Raises:
+            StateError: the state is of another run; it says what differs first.
+            PipelineError: this run has started.
+        """
+        if self._engine.has_started:
+            raise PipelineError(
+                explain(
+                    "this run has started, and cannot go on from another place",
+                    next="make a new one: pipeline.gen_batch(..., resume=state)",
+                )
+            )
+        self._engine = self._engine.resumed(state)
 
     def start(self) -> None:
         """Start the run now, in this thread, rather than at the first ``next``."""
@@ -133,6 +157,10 @@ class Feed:
         if ended:
             self._engine.raise_error()
         return ended and self._engine.complete
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the run is, as small JSON; it counts what was put, taken or not."""
+        return self._engine.state()
 
     def __repr__(self) -> str:
         return f"<Feed: {self.report.batches} batches put, seed {self.report.seed}>"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from flowcore.errors import Cancelled, OptionError, SinkError, explain
-from flowcore.recipe import SinkStep
 from flowcore.run.claims import claim, release
 from flowcore.run.stalls import StallWatch
 from flowcore.sinks import Cancel, Sink, SinkRun
+from flowcore.steps import SinkStep
 
 __all__ = ["Outlets"]
 

@@ -1,26 +1,33 @@
-"""What happened in a run: counted while it goes, printed as a table."""
+"""What happened in a run: counted while it goes, printed as a table, written as JSON lines."""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flowcore.batch import first_ids
 from flowcore.errors import Cancelled
+from flowcore.plugins import own_version, plugins
 
 __all__ = ["Report", "Trouble"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A batch that was skipped, or an attempt at one that was retried.
+    """A batch, or an item, that was skipped, or an attempt at a batch that was retried.
 
     Attributes:
         epoch: from zero.
         number: of the batch in its epoch, from zero.
-        ids: array of the ids of its items.
+        ids: array of the ids of its items; of an item, its one.
         action: the step that raised.
         error: what it raised.
     """
@@ -38,6 +45,20 @@ class Trouble:
             f"in {self.action!r}: {text}"
         )
 
+    def as_json(self, what: str) -> str:
+        """Return a line of JSON; ``what`` says what became of it. Ids that JSON lacks are text."""
+        row = {
+            "what": what,
+            "epoch": self.epoch,
+            "batch": self.number,
+            "ids": self.ids.tolist(),
+            "action": self.action,
+            "error": type(self.error).__name__,
+            "message": str(self.error),
+            "notes": getattr(self.error, "__notes__", []),
+        }
+        return json.dumps(row, default=str, ensure_ascii=False)
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Report:
@@ -49,7 +70,9 @@ class Report:
         epochs: number of epochs that were gone through to their end.
         seed: of the run; with it, and the same arguments, the run can be repeated.
         skipped: batches that were left out under ``on_error="skip"``.
+        skipped_items: items that were left out of their batches under ``on_error="skip_items"``.
         retried: attempts that failed and were made again.
+        fillers: batches that repeat items, so that a shard has as many as the others.
     """
 
     seed: int = 0
@@ -57,11 +80,14 @@ class Report:
     items: int = 0
     epochs: int = 0
     skipped: list[Trouble] = field(default_factory=list)
+    skipped_items: list[Trouble] = field(default_factory=list)
     retried: list[Trouble] = field(default_factory=list)
+    fillers: int = 0
     _ending: str = ""
     _started: float = 0.0
     _ended: float | None = None
     _read_results: Callable[[], dict[str, Any]] = dict
+    _read_fingerprint: Callable[[], str] = str
 
     def start(self) -> None:
         """Note that the run starts."""
@@ -87,6 +113,37 @@ class Report:
         """What each sink says is its result, by the sink's name; a second one is ``name-2``."""
         return self._read_results()
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells the recipe from others: the same in each run of the same one."""
+        return self._read_fingerprint()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of Python, NumPy, flowcore and the distributions of installed plugins."""
+        found = {info.distribution: info.version for info in plugins()}
+        return {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "flowcore": own_version(),
+            **dict(sorted(found.items())),
+        }
+
+    def write_errors(self, path: str | os.PathLike[str]) -> None:
+        """Write what was skipped or retried to a file: JSON lines, and one before them on the run.
+
+        The first line has seed, fingerprint and versions: what it takes to repeat the run.
+        """
+        head = {"seed": self.seed, "fingerprint": self.fingerprint, "versions": self.versions}
+        lines = [json.dumps(head)]
+        for what, troubles in {
+            "skipped": self.skipped,
+            "skipped item": self.skipped_items,
+            "retried": self.retried,
+        }.items():
+            lines += [trouble.as_json(what) for trouble in troubles]
+        Path(path).write_text("\n".join([*lines, ""]), encoding="utf-8")
+
     def __repr__(self) -> str:  # the table, as a notebook shows it
         return str(self)
 
@@ -101,9 +158,14 @@ class Report:
             ("skipped", f"{len(self.skipped):,}", ""),
             ("retried", f"{len(self.retried):,}", ""),
         ]
+        if self.skipped_items:
+            rows.insert(-1, ("items skipped", f"{len(self.skipped_items):,}", ""))
+        if self.fillers:
+            rows.append(("fillers", f"{self.fillers:,}", ""))
         lines = [f"{name:<8} {value:>12} {rate:>16}".rstrip() for name, value, rate in rows]
         lines += [self._ending] if self._ending else []
         lines += [f"  skipped {trouble}" for trouble in self.skipped[:5]]
+        lines += [f"  skipped item of {trouble}" for trouble in self.skipped_items[:5]]
         if self._ended is not None:  # until then a result may be one that must be waited for
             lines += [f"  {name}: {_short(result)}" for name, result in self.results.items()]
         return "\n".join(lines)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,12 +16,31 @@ from flowcore.errors import ArgumentError, OptionError, explain, near
 from flowcore.executors.base import Executor
 from flowcore.executors.pool import PoolExecutor
 from flowcore.executors.serial import SerialExecutor
+from flowcore.hookspecs import BatchFailed, Decision
 from flowcore.plugins import find, load
-from flowcore.recipe import ActionStep, Recipe, SinkStep
-from flowcore.sampler import Sampler, Shuffle, draw_seed
+from flowcore.recipe import Recipe, flat
+from flowcore.run.plan import Uneven
+from flowcore.run.policy import check_policy
+from flowcore.run.state import read_state
+from flowcore.sampler import Sampler, Shuffle
+from flowcore.shard import as_shard
 from flowcore.sinks import Sink, as_sink, make
+from flowcore.steps import ActionStep, SinkStep
 
 __all__ = ["Settings"]
+
+OnError: TypeAlias = (
+    "Literal['raise', 'skip', 'skip_items'] | Callable[[BatchFailed], Decision | None]"
+)
+
+_LEAST = {
+    "batch_size": 1,
+    "n_epochs": 0,
+    "prefetch": 0,
+    "seed": 0,
+    "num_workers": 0,
+    "retries": 0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +58,20 @@ class Settings:
     drop_last: bool = False
     prefetch: int | None = None
     seed: int | None = None
+    sampler: Sampler | None = None
+    shard: Any = None
+    uneven: Uneven = "pad"
+    resume: Any = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
     executor: str | Executor | futures.Executor | None = None
     num_workers: int | None = None
     sink: str | tuple[str, Mapping[str, Any]] | Sink | None = None
     ordered: bool = True
-    on_error: Literal["raise", "skip"] = "raise"
+    on_error: OnError = "raise"
     retries: int = 0
+    backoff: float = 0.0
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception
+    max_errors: int | float | None = None
     stall_warning: float | None = 30.0
     progress: bool = False
     plugin_options: Mapping[str, Any] = field(default_factory=dict)
@@ -59,22 +86,12 @@ class Settings:
         )
 
     def __post_init__(self) -> None:
-        for name, least in {"batch_size": 1, "n_epochs": 0, "prefetch": 0, "seed": 0}.items():
-            self._check_int(name, least)
-        for name, least in {"num_workers": 0, "retries": 0}.items():
+        for name, least in _LEAST.items():
             self._check_int(name, least)
         for name in ("drop_last", "ordered", "progress"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise OptionError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if self.on_error not in ("raise", "skip"):
-            raise OptionError(f"on_error must be 'raise' or 'skip', got {self.on_error!r}")
-        if self.stall_warning is not None and not _seconds(self.stall_warning) > 0:
-            raise OptionError(
-                explain(
-                    f"stall_warning must be seconds, more than 0, got {self.stall_warning!r}",
-                    next="stall_warning=None switches it off",
-                )
-            )
+        self._check_stall_warning()
         if self.num_workers == 0 and self.prefetch:
             raise OptionError(
                 explain(
@@ -83,10 +100,28 @@ class Settings:
                 )
             )
         self._check_shuffle()
-
-        if self.stall_warning is not None:
-            object.__setattr__(self, "stall_warning", float(self.stall_warning))
+        self._check_sampler()
+        check_policy(self.on_error, self.backoff, self.retry_on, self.max_errors)
+        object.__setattr__(self, "shard", as_shard(self.shard))
+        if self.uneven not in ("pad", "drop", "short"):
+            raise OptionError(f"uneven must be 'pad', 'drop' or 'short', got {self.uneven!r}")
+        if not isinstance(self.variables, Mapping):
+            raise OptionError(f"variables must be a dict by name, got {self.variables!r:.80}")
+        if self.resume is not None:
+            read_state(self.resume)
         self._check_executor()
+
+    def _check_stall_warning(self) -> None:
+        if self.stall_warning is None:
+            return
+        if not _seconds(self.stall_warning) > 0:
+            raise OptionError(
+                explain(
+                    f"stall_warning must be seconds, more than 0, got {self.stall_warning!r}",
+                    next="stall_warning=None switches it off",
+                )
+            )
+        object.__setattr__(self, "stall_warning", float(self.stall_warning))
 
     def _check_int(self, name: str, least: int) -> None:
         value = getattr(self, name)
@@ -142,17 +177,24 @@ class Settings:
                 )
             )
 
-    def sampler(self, length: int) -> Sampler:
-        """Return the batches of the run; a seed that is not given is drawn."""
-        drawn_from = isinstance(self.shuffle, (np.random.Generator, np.random.RandomState))
-        return Sampler(
-            length=length,
-            batch_size=self.batch_size,
-            shuffle=True if drawn_from else self.shuffle,  # type: ignore[arg-type]
-            seed=draw_seed(self.shuffle, self.seed),
-            n_epochs=self.n_epochs,
-            drop_last=bool(self.drop_last),
-        )
+    def _check_sampler(self) -> None:
+        if self.sampler is None:
+            return
+        if not isinstance(self.sampler, Sampler):
+            raise OptionError(
+                explain(
+                    f"sampler={self.sampler!r:.80} is no flowcore.Sampler",
+                    next="derive its class from flowcore.Sampler, and pass an object of it",
+                )
+            )
+        if self.shuffle is not False:
+            raise OptionError(
+                explain(
+                    "sampler= is given, and shuffle too",
+                    why="the sampler says the order",
+                    next="leave shuffle out",
+                )
+            )
 
     def workers(self) -> tuple[int, int]:
         """Return the number of workers and the prefetch, where either follows from the other."""
@@ -203,9 +245,11 @@ class Settings:
     def check_options(self, recipe: Recipe) -> None:
         """Refuse options that nothing in the composition declares."""
         known: dict[str, str] = {}
-        for step in recipe.steps:
-            owner = step.sink if isinstance(step, SinkStep) else step
-            known.update(owner.run_options)
+        for step in flat(recipe.steps, joined=True):
+            if isinstance(step, SinkStep):
+                known.update(step.sink.run_options)
+            elif isinstance(step, ActionStep):
+                known.update(step.run_options)
         if isinstance(self.executor, str) and set(self.plugin_options) - set(known):
             known.update(getattr(load("flowcore.executors", self.executor), "run_options", {}))
         for name in self.plugin_options:
@@ -244,7 +288,7 @@ def _declared(target: object, given: Mapping[str, Any]) -> dict[str, Any]:
 def action_options(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that the action packs of the recipe declare."""
     options: dict[str, Any] = {}
-    for step in recipe.steps:
+    for step in flat(recipe.steps, joined=True):
         if isinstance(step, ActionStep):
             options.update(options_for(step.run_options, given))
     return options

@@ -16,6 +16,7 @@ import numpy as np
 
 from flowcore.errors import WorkerLost, explain
 from flowcore.executors.base import Executor, Outcome, Task
+from flowcore.run.plan import Position
 
 __all__ = ["Attempt", "Window"]
 
@@ -23,83 +24,118 @@ __all__ = ["Attempt", "Window"]
 class Attempt:
     """A task, and how often it was tried."""
 
-    __slots__ = ("alone", "failures", "future", "losses", "place", "since", "suspect", "task")
+    __slots__ = (
+        "after",
+        "alone",
+        "failures",
+        "future",
+        "losses",
+        "place",
+        "since",
+        "stand_ins",
+        "suspect",
+        "task",
+    )
 
-    def __init__(self, task: Task, place: int) -> None:
+    def __init__(self, task: Task, place: int, after: Position | None = None) -> None:
         self.task = task
         self.place = place  # in the run
+        self.after = after  # where the run is after it, if that does not follow from its place
         self.future: Future[Outcome] | None = None
         self.since = 0.0  # when it was submitted last, by time.monotonic
         self.failures = 0  # attempts in which a step raised
         self.losses = 0  # attempts whose worker died
+        self.stand_ins = 0  # other batches that were tried in its place
         self.alone = False  # was submitted while no other task was in progress
         self.suspect = False  # was lost; to be run again alone
 
 
 class Window:
-    """The tasks in progress, at most as many as the budget allows.
+    """The tasks in progress, at most as many as its limit allows.
 
     Args:
         executor: started.
-        tasks: in order; an exception that it raises becomes the outcome of a task.
-        total: how many there are, ``None`` if there is no end.
+        tasks: in order, each with its place; an exception that it raises becomes the outcome of a
+            task.
+        total: how many there are, ``None`` if there is no end, or it is not known yet.
         ordered: whether tasks are to be finished in order.
         notify: called, in any thread, with an attempt whose future is done.
+        stages: how many parts the recipe has; ``tasks`` are those of the first.
     """
 
     def __init__(
         self,
         executor: Executor,
-        tasks: Iterator[Task],
+        tasks: Iterator[tuple[int, Task]],
         total: int | None,
         *,
         ordered: bool,
         notify: Callable[[Attempt], None],
+        stages: int = 1,
     ) -> None:
         self._executor = executor
         self._tasks = tasks
-        self._total = total
+        self.total = total
         self._ordered = ordered
         self._notify = notify
-        self._open: dict[int, Attempt] = {}  # by place, in order
+        self._open: list[dict[int, Attempt]] = [{} for _ in range(stages)]  # by place, in order
         self._done: deque[Attempt] = deque()  # unordered: as they were done
         self._suspects: deque[Attempt] = deque()
         self._lone: Attempt | None = None  # the suspect that is being run again
-        self._submitted = 0
+        self._submitted = self._added = 0
 
     @property
     def over(self) -> bool:
         """Every task of the run has been submitted, and none is open."""
-        return self._submitted == self._total and not self._open
+        return self._submitted == self.total and not any(self._open)
+
+    def is_over(self, stage: int) -> bool:
+        """Return whether no attempt of a stage is open, and none of it will be for a task."""
+        return self._submitted == self.total and not any(self._open[: stage + 1])
 
     @property
     def head(self) -> Attempt | None:
         """The first attempt in order; the thread that watches may ask too."""
-        return next(iter(list(self._open.values())), None)
+        for attempts in self._open:
+            if attempts:
+                return next(iter(list(attempts.values())), None)
+        return None
 
-    def fill(self, budget: int) -> None:
-        """Submit tasks until ``budget`` have been, in all."""
+    @property
+    def open(self) -> int:
+        """How many attempts are in the window."""
+        return sum(map(len, self._open))
+
+    def fill(self, limit: int) -> None:
+        """Submit tasks until ``limit`` attempts are in the window."""
         if self._lone is not None:
             return  # nothing may join it until it is settled
         if self._suspects:
             self._run_alone()
             return
         while (
-            self._submitted < budget
-            and self._submitted != self._total
-            and (self._executor.num_workers or not self._open)
+            self.open < limit
+            and self._submitted != self.total
+            and (self._executor.num_workers or not self._open[0])
         ):
             attempt = self._next()
             self._submitted += 1
-            self._open[attempt.place] = attempt
+            self._open[0][attempt.place] = attempt
             if attempt.future is None:
                 self._submit(attempt)
 
-    def done(self) -> Attempt | None:
+    def add(self, task: Task, after: Position) -> None:
+        """Take a task of a later stage, which is made of what others have become."""
+        attempt = Attempt(task, self._added, after)
+        self._added += 1
+        self._open[task.stage][attempt.place] = attempt
+        self.again(attempt)
+
+    def done(self, stage: int = 0) -> Attempt | None:
         """Return an attempt that is done, in order if the run is; it stays in the window."""
         if not self._ordered:
             return self._done.popleft() if self._done else None
-        head = self.head
+        head = next(iter(self._open[stage].values()), None)
         return head if head is not None and not head.suspect and _done(head) else None
 
     def note_done(self, attempt: Attempt) -> None:
@@ -109,7 +145,7 @@ class Window:
 
     def drop(self, attempt: Attempt) -> None:
         """Take an attempt that is settled out of the window."""
-        del self._open[attempt.place]
+        del self._open[attempt.task.stage][attempt.place]
         if attempt is self._lone:
             self._lone = None
         attempt.future = None  # it has a callback that holds the attempt: a circle with the batch
@@ -148,7 +184,11 @@ class Window:
         return None
 
     def _run_alone(self) -> None:
-        if any(not attempt.suspect and not _done(attempt) for attempt in self._open.values()):
+        if any(
+            not attempt.suspect and not _done(attempt)
+            for attempts in self._open
+            for attempt in attempts.values()
+        ):
             return  # others are still in progress
         attempt = self._suspects.popleft()
         attempt.suspect, attempt.alone = False, True
@@ -157,10 +197,11 @@ class Window:
 
     def _next(self) -> Attempt:
         try:
-            return Attempt(next(self._tasks), self._submitted)
+            place, task = next(self._tasks)
+            return Attempt(task, place)
         except Exception as error:  # the user's shuffle callable
             attempt = Attempt(Task(0, 0, np.arange(0), 0), self._submitted)
-            self._total = self._submitted + 1
+            self.total = self._submitted + 1
             attempt.future = Future()
             attempt.future.set_result(Outcome(error=error, step="shuffle"))
             if not self._ordered:

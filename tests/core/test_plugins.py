@@ -180,7 +180,7 @@ class TestListing:
         with pytest.raises(UnknownPlugin):
             fc.sink("lag")
         with pytest.raises(UnknownAction):
-            fc.Pipeline().test  # noqa: B018
+            fc.Dataset(2).p.test  # noqa: B018
         assert "acme_mod" not in sys.modules
 
     def test_importing_flowcore_imports_no_plugin(self, site):
