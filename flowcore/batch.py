@@ -11,9 +11,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowcore.actions import ActionMark as ActionMark
-from flowcore.actions import action as action
-from flowcore.actions import action_mark as action_mark
 from flowcore.errors import DataError, OptionError, explain, near
 from flowcore.items import Making
 from flowcore.rows import ItemStreams, cut, places_of
@@ -53,6 +50,7 @@ class Batch:
     # What a run sets: what the batch knows of it while it is made, and what the items' generators
     # go by instead of the positions, one key for each.
     _making: Making | None = None
+    _options: Mapping[str, Any] = {}
     _keys: NDArray[np.int64] | None = None
     _item_rngs: ItemStreams | None = None
 
@@ -136,7 +134,7 @@ class Batch:
     @property
     def options(self) -> Mapping[str, Any]:
         """Options of the run that the action packs of the pipeline declare, by name."""
-        return {} if self._making is None else self._making.options
+        return self._options if self._making is None else self._making.options
 
     @property
     def data(self) -> Any:

@@ -113,6 +113,10 @@ class Crew:
         """
         self._close()
 
+    def give_up(self) -> None:
+        """Do the same without waiting for the threads, for who must not wait."""
+        _give_up(self._state)
+
     def _map(
         self, function: Callable[[Any], Any], items: Sequence[Any], concurrency: int, go_on: bool
     ) -> list[Any]:
@@ -271,6 +275,14 @@ def _given_up() -> Cancelled:
 
 
 def _close(state: _State) -> None:
+    end = time.monotonic() + _PATIENCE
+    for thread in _give_up(state):
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+def _give_up(state: _State) -> list[threading.Thread]:
+    """Have all threads end; return them."""
     with state.lock:
         state.closed = True
         loop, threads = state.loop, list(state.helpers)
@@ -280,7 +292,4 @@ def _close(state: _State) -> None:
     if loop is not None:
         loop.close()
         threads.append(loop.thread)
-    end = time.monotonic() + _PATIENCE
-    for thread in threads:
-        if thread is not threading.current_thread():
-            thread.join(max(0.0, end - time.monotonic()))
+    return threads

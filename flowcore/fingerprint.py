@@ -36,12 +36,15 @@ def _parts(value: Any) -> Iterable[bytes | memoryview]:
         yield f"{value.dtype.str} {value.shape}".encode()
         yield np.ascontiguousarray(value).data.cast("B") if value.size else b""
     elif isinstance(value, Mapping):
+        yield str(len(value)).encode()  # so that what follows is not taken for an item
         for name, item in value.items():
             yield from _parts(name)
             yield from _parts(item)
     elif isinstance(value, (set, frozenset)):
         yield from sorted(digest(item).encode() for item in value)
+        yield str(len(value)).encode()
     elif isinstance(value, (tuple, list, np.ndarray)):
+        yield str(len(value)).encode()
         for item in value:
             yield from _parts(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -171,6 +171,8 @@ class Making:
     def leave(self, batch: Batch) -> None:
         """Let a batch that is made go: its actions can then be called as those of any batch."""
         batch._making = None
+        if self.options:
+            batch._options = self.options
 
 
 def map_items(

@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from flowcore.batch import Batch, action_mark
+from flowcore.actions import action_mark
+from flowcore.batch import Batch
 from flowcore.errors import (
     AmbiguousPlugin,
     ArgumentError,

@@ -9,10 +9,11 @@ import traceback
 import uuid
 from concurrent import futures
 from concurrent.futures import Future
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from flowcore.errors import ActionError, PipelineError, explain
 from flowcore.executors.base import SENDING, Executor, Outcome, Task, Work
+from flowcore.items import Dropped
 
 __all__ = ["PoolExecutor"]
 
@@ -121,7 +122,11 @@ def _packed(outcome: Outcome) -> bytes:
     try:
         if outcome.error is not None:
             return _packed_error(outcome.error, outcome.step)
-        return pickle.dumps((outcome.batch, outcome.items), protocol=5)
+        dropped = tuple(
+            (item.id, item.position, item.action, _packed_error(item.error, item.action))
+            for item in outcome.dropped
+        )
+        return pickle.dumps((outcome.batch, outcome.items, dropped), protocol=5)
     except Exception as error:
         problem = ActionError(
             explain(
@@ -159,13 +164,19 @@ def _unpacked(packed: bytes) -> Outcome:
     parts = pickle.loads(packed)
     if isinstance(parts[0], BaseException):
         return Outcome(error=parts[0], step=parts[1])
-    if len(parts) == 2:
-        return Outcome(*parts)
+    if len(parts) == 3:
+        batch, items, dropped = parts
+        return Outcome(batch, items, dropped=tuple(_dropped(*item) for item in dropped))
     kind, arguments, state, step = parts
     error = kind.__new__(kind, *arguments)
     error.args = arguments
     vars(error).update(state)
     return Outcome(error=error, step=step)
+
+
+def _dropped(id_: Any, position: int, action: str, error: bytes) -> Dropped:
+    found: Any = _unpacked(error).error
+    return Dropped(id_, position, action, found)
 
 
 def _unsendable(what: str, error: Exception) -> PipelineError:

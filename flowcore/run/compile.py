@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
-from flowcore.batch import Batch, action_mark
+from flowcore.actions import action_mark
+from flowcore.batch import Batch
 from flowcore.crew import Crew
 from flowcore.errors import ActionError, Cancelled, PipelineError, explain
 from flowcore.executors.base import Outcome, Task
@@ -103,9 +104,10 @@ class CompiledWork:
             return Outcome(batch, tuple(making.items), dropped=tuple(making.dropped))
         except Emptied:
             return Outcome(dropped=tuple(making.dropped))
-        except _SILENT as error:
-            return Outcome(error=_spoken(error, making.step), step=making.step)
         except BaseException as error:
+            # By its name, as asyncio is not imported where nobody uses it.
+            if isinstance(error, _SILENT) or type(error).__name__ == "CancelledError":
+                error = _spoken(error, making.step)
             return Outcome(error=error, step=making.step)
         finally:
             del self._at[id(at)]
@@ -133,6 +135,10 @@ class CompiledWork:
     def running(self) -> list[tuple[Task, str, float]]:
         """Return the tasks that run in this process, each with its step and when it began."""
         return [(task, making.step, since) for task, making, since in list(self._at.values())]
+
+    def give_up(self) -> None:
+        """Have those who wait in an async action, or for items, wait no longer."""
+        self._crew.give_up()
 
     def close(self) -> None:
         """Let the threads go that actions of single items, and async ones, share."""

@@ -18,6 +18,7 @@ from flowcore.batch import Batch, first_ids
 from flowcore.errors import Cancelled, DataError, PipelineError, explain
 from flowcore.executors.base import SENDING, Outcome, Task
 from flowcore.hookspecs import BatchDelivered, WorkerLostEvent
+from flowcore.run.bookmark import Handed
 from flowcore.run.compile import CompiledWork
 from flowcore.run.outlets import Outlets
 from flowcore.run.plan import Plan
@@ -27,7 +28,6 @@ from flowcore.run.regroup import Regroup
 from flowcore.run.report import Report
 from flowcore.run.settings import Settings
 from flowcore.run.stalls import StallWatch, Wait
-from flowcore.run.state import Handed
 from flowcore.run.window import Attempt, Window
 from flowcore.sinks import Cancel
 

@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final
@@ -27,6 +26,7 @@ from flowcore.executors.serial import SerialExecutor
 from flowcore.hookspecs import ExecutorStarted, RunEnded, RunStarted
 from flowcore.plugins import hooks
 from flowcore.recipe import Recipe
+from flowcore.run.bookmark import Bookmark, Handed
 from flowcore.run.claims import claim, release
 from flowcore.run.compile import CompiledWork, compile_recipe
 from flowcore.run.delivery import REQUEST, STOP, Delivery
@@ -36,8 +36,7 @@ from flowcore.run.regroup import Regroup
 from flowcore.run.report import Report
 from flowcore.run.settings import Settings, action_options, options_for
 from flowcore.run.stalls import StallWatch
-from flowcore.run.start import checked_recipe, identity_of, plan_of, shape_of
-from flowcore.run.state import Bookmark, Handed, read_state
+from flowcore.run.start import checked_recipe, plan_of
 from flowcore.run.window import Window
 from flowcore.sinks import Cancel, Sink, SinkRun
 from flowcore.steps import RebatchStep, SinkStep
@@ -70,6 +69,7 @@ class Engine:
 
     Attributes:
         plan: the batches of the run.
+        bookmark: how far it is.
         report: what has happened so far.
         error: what the run failed of.
         ended: set when the delivering side is through.
@@ -101,12 +101,12 @@ class Engine:
             _read_results=self._outlets.results,
             _read_fingerprint=self._recipe.step_digests,
         )
-        self._items_before = self._count_before()
-        self._bookmark = Bookmark(self.plan, self._items_before, self.plan.beyond)
+        self.bookmark = Bookmark(settings, self._recipe, self.plan)
         self.error: BaseException | None = None
         self.ended = threading.Event()
         self.complete = False
         self._started = self._finished = self._left = False
+        self._work: CompiledWork | None = None
         self._stream: Generator[tuple[Batch, Handed], None, None] | None = (
             None  # of batches, by the delivery
         )
@@ -232,13 +232,13 @@ class Engine:
         self._outlets.close(error)
 
     def _sink_run(self, name: str, sink: Sink) -> SinkRun:
-        shape = shape_of(self._recipe, self.plan)
+        shape = self.bookmark.shape
         return SinkRun(
             options=options_for(sink.run_options, self._settings.plugin_options),
             batch_size=shape.batch_size,
             batches=shape.batches,
             items=shape.items,
-            items_before=self._items_before,
+            items_before=self.bookmark.items_before,
             resumed=self._settings.resume is not None,
             prefetch=self._prefetch,
             feed=self._feed,
@@ -246,41 +246,6 @@ class Engine:
             inline=self._inline,
             name=name,
         )
-
-    # Where it is
-
-    @cached_property
-    def _identity(self) -> dict[str, Any]:
-        return identity_of(self._settings, self._recipe).state()
-
-    def state(self) -> dict[str, Any]:
-        """Return where the run is: what was handed over, and nothing more; see `Run.state_dict`."""
-        return {**self._identity, **self._bookmark.state()}
-
-    def count(self) -> int:
-        """Return how many batches the run has from its start on.
-
-        Raises:
-            TypeError: it has no end, or the number is not known before they are made.
-        """
-        shape = shape_of(self._recipe, self.plan)
-        if shape.batches is None:
-            raise TypeError("a run with n_epochs=None has no end, so it has no len()")
-        if not shape.exact:
-            raise TypeError(
-                "a run whose pipeline filters has no len(): how many batches are left is known "
-                "when they are made"
-            )
-        return shape.batches
-
-    def _count_before(self) -> int:
-        """Return how many items were handed over before the place where this run starts."""
-        given = self._settings.resume
-        resume = None if given is None else read_state(given)
-        if resume is not None and resume.items is not None:
-            return resume.items
-        each, first = self.plan.epoch_items(), self.plan.epoch_items(self.plan.start.batch)
-        return self.plan.start.epoch * each + each - first
 
     # The consumer's side
 
@@ -324,7 +289,7 @@ class Engine:
                 self._stepping = False
             if self._left:
                 self._stream.close()
-            self._bookmark.note(handed)
+            self.bookmark.note(handed)
             return batch
 
     def _receive(self) -> Batch:
@@ -338,7 +303,7 @@ class Engine:
             raise StopIteration(_ENDED)
         batch: Batch
         batch, handed = found
-        self._bookmark.note(handed)
+        self.bookmark.note(handed)
         return batch
 
     def _wait_handed(self) -> Any:
@@ -368,7 +333,7 @@ class Engine:
                     self._stepping = True
                     try:
                         for _, handed in self._stream:
-                            self._bookmark.note(handed)
+                            self.bookmark.note(handed)
                             del _  # keeps no batch while the next is made
                     finally:
                         self._stepping = False
@@ -389,8 +354,7 @@ class Engine:
 
     def close(self) -> None:
         """Leave the run: give up what waits, and let everything go. Does nothing at the end."""
-        self._left = True
-        self._cancel.set()
+        self._leave()
         # A start, or a step, that is being taken is not waited for longer than a thread would be:
         # the run is then left when it is over, or at its next look at the token.
         if self._turn.acquire(timeout=_PATIENCE):
@@ -414,8 +378,14 @@ class Engine:
         if self._inline:
             self.close()
         else:
-            self._left = True
-            self._cancel.set()  # no join: the collector may be at work in any thread
+            self._leave()  # no join: the collector may be at work in any thread
+
+    def _leave(self) -> None:
+        """Tell all who wait for something of the run to give up."""
+        self._left = True
+        self._cancel.set()
+        if self._work is not None:
+            self._work.give_up()
 
     # The delivering side
 
@@ -428,7 +398,7 @@ class Engine:
                     if self._hands_over:
                         self._handed.put(handed)
                     else:
-                        self._bookmark.note(handed[1])
+                        self.bookmark.note(handed[1])
                     del handed
         except BaseException as error:
             # `_finishing` has kept it for the consumer, unless the run was being left.
@@ -469,12 +439,13 @@ class Engine:
         self.complete = error is None
         try:
             try:
+                if self._work is not None:
+                    self._work.close()  # first: workers may be waiting for what it gives up
                 self._executor.close()
             except Exception:
                 _log.exception("the executor %r failed to close", self._executor)
             finally:
                 release(self._executor)
-                self._work.close()
             problem = self._outlets.close(error)
             self._delivery.end()
             if error is None and problem is not None:

@@ -47,7 +47,7 @@ class Run:
         Raises:
             TypeError: the run has no end (``n_epochs=None``), or filters.
         """
-        return self._engine.count()
+        return self._engine.bookmark.count()
 
     def __enter__(self) -> Run:
         return self
@@ -74,7 +74,7 @@ class Run:
         It counts the batches that were handed over, and those skipped before them, whatever is in
         progress. Of several shards, all have the same state after as many batches.
         """
-        return self._engine.state()
+        return self._engine.bookmark.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, as ``resume=state`` does. The run must not have started.
@@ -160,7 +160,7 @@ class Feed:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run is, as small JSON; it counts what was put, taken or not."""
-        return self._engine.state()
+        return self._engine.bookmark.state()
 
     def __repr__(self) -> str:
         return f"<Feed: {self.report.batches} batches put, seed {self.report.seed}>"

@@ -6,12 +6,11 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from flowcore.batch import first_ids
 from flowcore.errors import OptionError, PipelineError, explain
 from flowcore.executors.base import SENDING, Task
 from flowcore.hookspecs import BatchFailed
+from flowcore.ids import id_array
 from flowcore.items import Dropped
 from flowcore.run.plan import Plan
 from flowcore.run.report import Report, Trouble
@@ -162,7 +161,8 @@ class Policy:
         for item in dropped:
             for link in _chain(item.error):
                 traceback.clear_frames(link.__traceback__)
-            ids = self._index.ids(np.array([item.position]))
+            # By its id: the position may be that of another side of a join, or of a part.
+            ids = id_array([item.id])
             trouble = Trouble(task.epoch, task.number, ids, item.action, item.error)
             self._report.skipped_items.append(trouble)
             self._count(task, trouble)

@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from flowcore.batch import Batch, action_mark
+from flowcore.actions import action_mark
+from flowcore.batch import Batch
 from flowcore.errors import ActionError, DataError, explain
 from flowcore.index import Index
 from flowcore.items import Emptied, Making, map_items
@@ -266,7 +267,7 @@ class Filter:
     def _mask(self, batch: Batch) -> NDArray[np.bool_]:
         predicate = self._step.predicate
         if self._step.each == "item":
-            return np.array(map_items(lambda item: bool(predicate(item)), batch, None), bool)
+            return np.array(map_items(lambda item: bool(predicate(item)), batch), bool)
         keep = np.asarray(predicate(batch))
         if keep.shape != (len(batch),) or keep.dtype != bool:
             raise DataError(

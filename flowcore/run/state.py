@@ -1,80 +1,22 @@
-"""The place of a run as a few numbers: kept while batches are handed over, written as JSON.
+"""States of runs, as they are read: the place to go on from, and what must agree.
 
-A state counts what was handed over and nothing more, whatever is in progress. It holds no data, so
-it is small, and going on from it takes no longer than starting.
+A state is small JSON; it holds no data, so going on from it takes no longer than starting.
 """
 
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flowcore.errors import OptionError, StateError, explain, near
-from flowcore.run.plan import Plan, Position
+from flowcore.run.plan import Position
 
-__all__ = ["Bookmark", "Handed", "Identity", "Resume", "read_state"]
+__all__ = ["Identity", "Resume", "differs", "read_state"]
 
 _VERSION = 1
 _PLACE = {"epoch": 0, "batch": 0, "skip": 0, "number": 0}
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """What one hand-over settles.
-
-    Attributes:
-        places: of this run's batches: the one handed over, and those left out since the last.
-        items: number of items handed over.
-        after: where the run then is, if that does not follow from the count.
-    """
-
-    places: tuple[int, ...]
-    items: int = 0
-    after: Position | None = None
-
-
-class Bookmark:
-    """How far a run is. Any thread may use any method.
-
-    Args:
-        plan: of the run.
-        items: handed over before this run, by those that it goes on from.
-        done: places, counted from the start of this run, that were handed over before.
-    """
-
-    def __init__(self, plan: Plan, items: int, done: tuple[int, ...] = ()) -> None:
-        self._plan = plan
-        self._lock = threading.Lock()  # several consumers may be handed batches at once
-        self._low = 0  # all places below are through
-        self._beyond = set(done)  # and these above it
-        self._after: Position | None = None
-        self.items = items
-
-    def note(self, handed: Handed) -> None:
-        """Note that a batch was handed over."""
-        with self._lock:
-            self._beyond.update(handed.places)
-            while self._low in self._beyond:
-                self._beyond.remove(self._low)
-                self._low += 1
-            self._after = handed.after
-            self.items += handed.items
-
-    def state(self) -> dict[str, Any]:
-        """Return the place: ``epoch`` and ``batch``, and what else says where the run is."""
-        with self._lock:
-            at = self._after or self._plan.position(self._low)
-            state: dict[str, Any] = {"epoch": at.epoch, "batch": at.batch}
-            if at.skip or at.number:
-                state.update(skip=at.skip, number=at.number)
-            if self._beyond:
-                state["beyond"] = sorted(place - self._low for place in self._beyond)
-            if len(state) > 2 and self._plan.shard.world > 1:
-                state["shard"] = [self._plan.shard.rank, self._plan.shard.world]
-            return {**state, "items": self.items, "seed": self._plan.seed}
 
 
 @dataclass(frozen=True, slots=True)

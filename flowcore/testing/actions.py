@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from flowcore.batch import Batch, action_mark
+from flowcore.actions import action_mark
+from flowcore.batch import Batch
 from flowcore.errors import ArgumentError
 from flowcore.plugins import identifier, plugins
 from flowcore.testing.batches import contents, seen

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from flowcore.batch import Batch, action
+from flowcore.actions import action
+from flowcore.batch import Batch
 
 __all__ = ["Broken", "NamedBatch", "PlainBatch", "StrictError", "contents", "seen"]
 

@@ -3,6 +3,7 @@
 The fixture ``no_leaks`` holds the second; it looks for threads of the run after each test.
 """
 
+import asyncio
 import gc
 import queue
 import signal
@@ -551,3 +552,47 @@ def _within_a_second(call):
     began = time.monotonic()
     call()
     assert time.monotonic() - began < 1
+
+
+# Actions of items, and async ones
+
+
+class Waiting(Batch):
+    components = ("values",)
+    begun = threading.Event()
+
+    @action
+    async def wait(self):
+        Waiting.begun.set()
+        await asyncio.Event().wait()  # nobody sets it
+        return self
+
+    @action(each="item", concurrency=4)
+    async def wait_each(item):  # noqa: N805
+        Waiting.begun.set()
+        await asyncio.Event().wait()
+        return item
+
+    @action(each="item", concurrency=3)
+    def draw(item):  # noqa: N805
+        item.values = item.rng.random()
+        return item
+
+
+@pytest.mark.parametrize("wait", ["wait", "wait_each"])
+@pytest.mark.parametrize("way", [WAYS["threads"], WAYS["serial"]], ids=["threads", "serial"])
+def test_a_run_whose_async_action_waits_is_left_within_a_second(wait, way):
+    Waiting.begun.clear()
+    run = getattr(Dataset(6, Waiting).p, wait)().gen_batch(2, **way)
+    run.start()
+    assert Waiting.begun.wait(10)
+    begun = time.monotonic()
+    run.close()
+    assert time.monotonic() - begun < 1
+
+
+@every_way
+def test_a_run_of_item_threads_that_is_left_half_way_is_gone(way):
+    run = Dataset(60, Waiting).p.draw().gen_batch(4, **way)
+    next(run)
+    run.close()
