@@ -4,11 +4,13 @@ A pipeline is a lazy recipe of actions over batches of an index; an executor, ch
 batches in parallel; a sink, chosen by name, is where they go. Everything but the core is a plugin.
 """
 
-from flowcore import errors
-from flowcore.batch import Batch, action
+from flowcore import errors, samplers
+from flowcore.actions import action
+from flowcore.batch import Batch
 from flowcore.compose import concat, mix
 from flowcore.dataset import Dataset
 from flowcore.executors.base import Executor, Outcome, Task, Work
+from flowcore.files import FilesIndex
 from flowcore.hookspecs import BatchFailed, hookimpl
 from flowcore.index import Index
 from flowcore.items import Item
@@ -32,6 +34,7 @@ __all__ = [
     "Dataset",
     "Executor",
     "Feed",
+    "FilesIndex",
     "Index",
     "Item",
     "Outcome",
@@ -55,5 +58,6 @@ __all__ = [
     "hookimpl",
     "mix",
     "plugins",
+    "samplers",
     "sink",
 ]

@@ -97,7 +97,7 @@ class Recipe:
 
         A long recipe has its later steps in one: at most 24 are told apart.
         """
-        length, inner, steps = self.fingerprint_parts()
+        _, inner, steps = self.fingerprint_parts()
         parts = [inner, *steps[:23]] + ([steps[23:]] if steps[23:] else [])
         return "".join(digest(part, length=3) for part in parts)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcore.batch import Batch
-from flowcore.errors import DataError, PipelineError, explain
+from flowcore.errors import DataError, OptionError, PipelineError, explain
 from flowcore.ids import Positions, compact
 from flowcore.index import Index
 from flowcore.readers import Preloaded
@@ -78,10 +78,34 @@ class Source:
         index = self.index.subset(chosen)
         if self.preloaded is None:
             return replace(self, index=index)
-        rows = Index(len(self.index)) if self.rows is None else self.rows
+        rows = self._rows()
         # Of ids 0..n-1 they are the same, and need no memory of their own.
         same = rows is self.index or (self.rows is None and rows == self.index)
         return replace(self, index=index, rows=index if same else rows.subset(chosen))
+
+    def union(self, other: Source) -> Source:
+        """Return the source of these items, and after them those of ``other`` with other ids.
+
+        Raises:
+            OptionError: they have not the same batch class and data.
+        """
+        if self.batch_class is not other.batch_class or self.preloaded is not other.preloaded:
+            what = "data" if self.batch_class is other.batch_class else "batch class"
+            raise OptionError(
+                explain(
+                    f"two datasets with not the same {what} cannot be one",
+                    why="| is for parts of one dataset, and for datasets without preloaded data",
+                    next="use fc.concat([one, other])",
+                )
+            )
+        index = self.index.union(other.index)
+        if self.preloaded is None:
+            return replace(self, index=index)
+        rows = self._rows().union(other._rows())
+        return replace(self, index=index, rows=rows)
+
+    def _rows(self) -> Index:
+        return Index(len(self.index)) if self.rows is None else self.rows
 
     def _check(self) -> None:
         for part in self.preloaded.parts:

@@ -246,7 +246,8 @@ class RebatchStep:
 
 
 Step: TypeAlias = (
-    "ActionStep | NamedStep | SinkStep | FilterStep | WhenStep | RepeatStep | JoinStep | RebatchStep"
+    "ActionStep | NamedStep | SinkStep | FilterStep | WhenStep | RepeatStep | JoinStep | "
+    "RebatchStep"
 )
 
 

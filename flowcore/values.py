@@ -142,7 +142,7 @@ class V(Value):
         """Return what the run says."""
         making = batch._making
         given = making.variables if making is not None else {}
-        return given[self.name] if self.name in given else self.default
+        return given.get(self.name, self.default)
 
     @property
     def needed(self) -> bool:

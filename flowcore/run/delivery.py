@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -183,10 +184,8 @@ class Delivery:
             self._hear(self.messages.get())
             return
         timeout = max(0.0, min(_SLICE, self._later[0][0] - time.monotonic()))
-        try:
+        with suppress(Empty):
             self._hear(self.messages.get(timeout=timeout))
-        except Empty:
-            pass
 
     # What became of an attempt
 

@@ -32,10 +32,8 @@ def concatenated(batches: Sequence[Batch], batch_class: type[Batch]) -> Batch:
     made.positions = np.concatenate([batch.positions for batch in batches])
     names = [tuple(batch.data) if batch.components else None for batch in batches]
     for batch, other in zip(batches, names, strict=True):
-        if (
-            other is not None
-            and set(other) != set(names[0] or ())
-            or (other is None) != (names[0] is None)
+        if (other is not None and set(other) != set(names[0] or ())) or (other is None) != (
+            names[0] is None
         ):
             raise DataError(
                 explain(

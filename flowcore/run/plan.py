@@ -11,7 +11,7 @@ the batches of an epoch do not fill its last round, ``uneven`` says what becomes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -76,7 +76,7 @@ class Plan:
     seed: int = 0
     n_epochs: int | None = 1
     drop_last: bool = False
-    shard: Shard = Shard()
+    shard: Shard = field(default_factory=Shard)
     uneven: Uneven = "pad"
     start: Position = Position()
     beyond: tuple[int, ...] = ()

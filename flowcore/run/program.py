@@ -184,6 +184,7 @@ class Resolving:
         self._function, self._at = function, at
 
     def __call__(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
+        """Call it for ``batch``."""
         args, kwargs = resolved((args, kwargs), batch, self._at)
         return self._function(batch, *args, **kwargs)
 
@@ -195,6 +196,7 @@ class Singly:
         self._function, self._marked = function, marked
 
     def __call__(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
+        """Call it, alone."""
         mark = action_mark(self._marked)
         assert mark is not None
         with mark.lock:  # the other holders: this action in other workers, and in other runs
@@ -211,6 +213,7 @@ class Prepare:
         self._prepare = prepare
 
     def __call__(self, batch: Batch) -> Batch:
+        """Make the item, and leave the batch as it is."""
         assert batch._making is not None
         batch._making.items.append(self._prepare(batch))
         return batch
@@ -226,6 +229,7 @@ class When:
         self._at = at
 
     def __call__(self, batch: Batch) -> Batch:
+        """Return the batch as the steps leave it."""
         condition = self._condition
         holds = condition(batch) if callable(condition) else resolved(condition, batch, self._at)
         if not isinstance(holds, (bool, np.bool_, int, np.integer)):
@@ -246,6 +250,7 @@ class Repeat:
         self._times, self._calls, self._at = times, calls, at
 
     def __call__(self, batch: Batch) -> Batch:
+        """Return the batch as the last of them leaves it."""
         assert batch._making is not None
         for _ in range(resolved(self._times, batch, self._at)):
             batch = run_calls(self._calls, batch, batch._making)
@@ -259,6 +264,7 @@ class Filter:
         self._step = step
 
     def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with what is left; raise `Emptied` if nothing is."""
         keep = self._mask(batch)
         if not keep.any():
             raise Emptied
@@ -289,6 +295,7 @@ class Join:
         self._step, self._index, self._program, self._at = step, index, program, at
 
     def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with the components."""
         by_id = self._step.by == "id"
         positions = self._index.positions(batch.index) if by_id else batch.positions
         assert batch._making is not None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowcore.errors import OptionError, StateError, explain, near
@@ -59,7 +59,7 @@ class Resume:
         identity: of the run that the state is of; ``None`` where only a place is given.
     """
 
-    start: Position = Position()
+    start: Position = field(default_factory=Position)
     items: int | None = None
     seed: int | None = None
     beyond: tuple[int, ...] = ()

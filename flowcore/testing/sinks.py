@@ -11,13 +11,13 @@ import threading
 import time
 from concurrent import futures
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pytest
 
 from flowcore.dataset import Dataset
-from flowcore.errors import Cancelled
+from flowcore.errors import Cancelled, OptionError
 from flowcore.sinks import Cancel, Sink, SinkRun
 from flowcore.testing.batches import Broken, PlainBatch
 from flowcore.testing.install import leaves_no_thread
@@ -65,6 +65,11 @@ class SinkContract:
     bounded: ClassVar[bool] = False
     #: All runs put into one place, which the user gave to the sink: a queue, a connection.
     shares_target: ClassVar[bool] = False
+    #: What a resumed run does with what was put before the place that it goes on from. ``"rest"``:
+    #: nothing, it puts the rest. ``"whole"``: it goes on with it, and after the end of the data
+    #: `received` returns all, whatever `keeps_items` says. ``"refuses"``: it does not start, as it
+    #: can neither keep it nor do without.
+    resumes: ClassVar[Literal["rest", "whole", "refuses"]] = "rest"
     #: ``prepare`` can run in another process, as a run with worker processes needs it.
     crosses_processes: ClassVar[bool] = True
 
@@ -166,6 +171,42 @@ class SinkContract:
         for seed in (1, 2):
             run = self._run(self._into(), _INLINE, sink=sink, shuffle=True, seed=seed)
             self._check_received(list(run), _result(run.report))
+
+    @inline_and_threads
+    def test_a_resumed_run_puts_exactly_what_the_state_does_not_count(
+        self, sink: Sink, how: Mapping[str, Any]
+    ) -> None:
+        if self.resumes == "refuses":
+            pytest.skip("this sink does not go on")
+        watched = _Watched(sink)
+        left, state, counted = self._left(watched, how)
+        if self.shares_target and self.keeps_items:
+            self.received(_result(left.report))  # takes it out
+        puts = watched.puts
+        rest = self._run(self._into(watched), how, shuffle=True, resume=state)
+        batches = list(rest)
+        assert watched.puts - puts == len(batches) == 5
+        if self.resumes == "rest":
+            self._check_received(batches, _result(rest.report))
+        else:
+            everything = self._data_of([*counted, *batches])
+            assert _same(self.received(_result(rest.report)), everything), (
+                "after a resume the sink has not what one run would have put into it"
+            )
+
+    def test_a_sink_that_cannot_go_on_says_so_before_anything_is_put(self, sink: Sink) -> None:
+        if self.resumes != "refuses":
+            pytest.skip("this sink goes on")
+        watched = _Watched(sink)
+        _, state, _ = self._left(watched, _INLINE)
+        puts = watched.puts
+        with pytest.raises(OptionError):
+            next(self._run(self._into(watched), _INLINE, shuffle=True, resume=state))
+        assert watched.puts == puts
+
+    def test_a_run_that_is_resumed_at_the_very_start_puts_everything(self, sink: Sink) -> None:
+        run = self._run(self._into(sink), _INLINE, resume={"epoch": 0, "batch": 0})
+        self._check_received(list(run), _result(run.report))
 
     @inline_and_threads
     def test_an_exception_in_an_action_reaches_the_consumer_and_closes_the_sink_with_it(
@@ -281,6 +322,14 @@ class SinkContract:
 
     def _run(self, pipeline: Pipeline, how: Mapping[str, Any], **options: Any) -> Run:
         return pipeline.gen_batch(3, **{**how, **options, **self.options()})
+
+    def _left(self, sink: Sink, how: Mapping[str, Any]) -> tuple[Run, dict[str, Any], list[Batch]]:
+        """Leave a run, and return it with a state that is a batch older, and what that counts."""
+        with self._run(self._into(sink), how, shuffle=True, seed=1) as run:
+            counted = [next(run), next(run)]
+            state = run.state_dict()
+            next(run)
+        return run, state, counted
 
     def _bounded_sink(self, puts: int) -> Sink:
         if not self.bounded:

@@ -17,14 +17,14 @@ class Left(fc.Batch):
         return self
 
     @fc.action(each="item", concurrency=3)
-    def jitter(item, bad=()):  # noqa: N805
+    def jitter(item, bad=()):
         if item.id in bad:
             raise ValueError(f"item {item.id}")
         item.noise = item.noise + item.rng.random()
         return item
 
     @fc.action(each="item")
-    async def jitter_async(item):  # noqa: N805
+    async def jitter_async(item):
         item.noise = item.noise + item.rng.random()
         return item
 

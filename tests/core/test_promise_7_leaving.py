@@ -568,13 +568,13 @@ class Waiting(Batch):
         return self
 
     @action(each="item", concurrency=4)
-    async def wait_each(item):  # noqa: N805
+    async def wait_each(item):
         Waiting.begun.set()
         await asyncio.Event().wait()
         return item
 
     @action(each="item", concurrency=3)
-    def draw(item):  # noqa: N805
+    def draw(item):
         item.values = item.rng.random()
         return item
 

@@ -158,6 +158,34 @@ class TestANullSink(SinkContract):
         return NullSink()
 
 
+class ArchiveSink(ListSink):
+    """Keeps rows, and a resumed run goes on with those of the run before it."""
+
+    def __init__(self):
+        self._shelf = [[]]  # that of each run, and its copy of the sink
+
+    def open(self, run):
+        self._items = self.kept(self._shelf[-1], run)
+        self._shelf.append(self._items)
+
+    def kept(self, rows, run):
+        return rows[: run.items_before]
+
+    def put(self, item, cancel):
+        self._items.extend(item)
+
+
+class TestAnArchiveSink(SinkContract):
+    resumes = "whole"
+
+    @pytest.fixture
+    def sink(self):
+        return ArchiveSink()
+
+    def received(self, result):
+        return [np.array(result)]
+
+
 # An action pack that keeps the contract
 
 
@@ -327,6 +355,55 @@ def test_a_sink_whose_prepare_cannot_be_sent_to_a_worker_is_caught():
         TestAListSink().test_prepare_gives_the_same_item_in_another_process(
             HomeboundSink(queue.Queue())
         )
+
+
+class GreedySink(ArchiveSink):
+    """Keeps what the state does not count."""
+
+    def kept(self, rows, run):
+        return rows[:] if run.resumed else []
+
+
+class DroppingSink(ArchiveSink):
+    """Starts over, and has lost what was put before."""
+
+    def kept(self, rows, run):
+        return []
+
+
+@pytest.mark.parametrize("sink", [GreedySink, DroppingSink])
+def test_a_sink_that_goes_on_with_more_or_less_than_the_state_counts_is_caught(sink):
+    with pytest.raises(AssertionError, match="what one run would have put into it"):
+        TestAnArchiveSink().test_a_resumed_run_puts_exactly_what_the_state_does_not_count(
+            sink(), INLINE
+        )
+
+
+class LateSink(ListSink):
+    """Takes the first item of a resumed run for one that it has."""
+
+    def open(self, run):
+        super().open(run)
+        self._has_it = run.resumed
+
+    def put(self, item, cancel):
+        if not self._has_it:
+            super().put(item, cancel)
+        self._has_it = False
+
+
+def test_a_sink_that_loses_the_first_item_of_a_resumed_run_is_caught():
+    contract = TestAListSink()
+    with pytest.raises(AssertionError):
+        contract.test_a_resumed_run_puts_exactly_what_the_state_does_not_count(LateSink(), INLINE)
+    with pytest.raises(AssertionError):
+        contract.test_a_run_that_is_resumed_at_the_very_start_puts_everything(LateSink())
+
+
+def test_a_sink_that_goes_on_and_says_that_it_refuses_is_caught():
+    contract = type("Refusing", (TestAListSink,), {"resumes": "refuses"})()
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        contract.test_a_sink_that_cannot_go_on_says_so_before_anything_is_put(ListSink())
 
 
 class AnythingSink(ListSink):
