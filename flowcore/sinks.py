@@ -109,6 +109,9 @@ class SinkRun:
         items: number of items in them, likewise.
         items_before: number of items that were handed over before the place where the run starts,
             by the run that it goes on from.
+        batches_before: number of batches that they were in, so of puts before. A sink may have been
+            given more items than were handed over, as a step behind it can drop some. ``None``
+            where ``resume=`` says a place alone, not what a run has done.
         resumed: it goes on from a place, as ``resume=`` says; a sink that keeps what it is given in
             a file then goes on after ``items_before`` items.
         prefetch: how many batches beyond the one being consumed may be in progress or waiting.
@@ -125,6 +128,7 @@ class SinkRun:
     batches: int | None
     items: int | None
     items_before: int = 0
+    batches_before: int | None = 0
     resumed: bool = False
     prefetch: int = 0
     feed: bool = False

@@ -14,7 +14,7 @@ from flowcore.recipe import Recipe
 from flowcore.run.plan import Plan, Position
 from flowcore.run.settings import Settings
 from flowcore.run.start import Shape, identity_of, shape_of
-from flowcore.run.state import read_state
+from flowcore.run.state import Resume, read_state
 
 __all__ = ["Bookmark", "Handed"]
 
@@ -39,7 +39,9 @@ class Bookmark:
 
     Attributes:
         items_before: handed over before the place where the run begins.
+        batches_before: likewise; ``None`` where ``resume=`` says a place alone.
         items: handed over by now, those before included.
+        batches: likewise.
     """
 
     def __init__(self, settings: Settings, recipe: Recipe, plan: Plan) -> None:
@@ -48,7 +50,9 @@ class Bookmark:
         self._low = 0  # all places below, counted from the start of this run, are through
         self._beyond = set(plan.beyond)  # and these above it
         self._after: Position | None = None
-        self.items = self.items_before = self._count_before()
+        resume = Resume(batches=0) if settings.resume is None else read_state(settings.resume)
+        self.items = self.items_before = self._count_before(resume)
+        self.batches = self.batches_before = resume.batches
 
     def note(self, handed: Handed) -> None:
         """Note that a batch was handed over."""
@@ -59,6 +63,7 @@ class Bookmark:
                 self._low += 1
             self._after = handed.after
             self.items += handed.items
+            self.batches = None if self.batches is None else self.batches + 1
 
     @cached_property
     def shape(self) -> Shape:
@@ -98,12 +103,12 @@ class Bookmark:
                 state["beyond"] = sorted(place - self._low for place in self._beyond)
             if len(state) > 2 and self._plan.shard.world > 1:
                 state["shard"] = [self._plan.shard.rank, self._plan.shard.world]
+            if self.batches is not None:
+                state["batches"] = self.batches
             return {**state, "items": self.items, "seed": self._plan.seed}
 
-    def _count_before(self) -> int:
-        given = self._settings.resume
-        resume = None if given is None else read_state(given)
-        if resume is not None and resume.items is not None:
+    def _count_before(self, resume: Resume) -> int:
+        if resume.items is not None:
             return resume.items
         plan = self._plan
         each, left = plan.epoch_items(), plan.epoch_items(plan.start.batch)

@@ -239,6 +239,7 @@ class Engine:
             batches=shape.batches,
             items=shape.items,
             items_before=self.bookmark.items_before,
+            batches_before=self.bookmark.batches_before,
             resumed=self._settings.resume is not None,
             prefetch=self._prefetch,
             feed=self._feed,

@@ -53,6 +53,7 @@ class Resume:
     Attributes:
         start: the place.
         items: number of items handed over before; ``None`` if that is not said.
+        batches: number of batches that they were in, likewise.
         seed: of the run, if it is said.
         beyond: places, from the start on, that were handed over before.
         shard: of the state, if it is that of one shard alone.
@@ -65,6 +66,7 @@ class Resume:
     beyond: tuple[int, ...] = ()
     shard: tuple[int, int] | None = None
     identity: Identity | None = None
+    batches: int | None = None
 
     def starting(self, batch_size: int) -> Position:
         """Return the place in batches of ``batch_size``.
@@ -152,6 +154,7 @@ def _read(state: Mapping[str, Any]) -> Resume:
         )
         if "flowcore" in state
         else None,
+        None if state.get("batches") is None else _count("batches", state["batches"]),
     )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flowcore.errors import OptionError
 from flowcore.testing import SinkContract
 from flowcore_numpy_buffer import NumpyBufferSink
 
@@ -18,10 +19,27 @@ class TestArrays(SinkContract):
 
 class TestFiles(SinkContract):
     keeps_items = False  # of a run that was left or has failed there is no file
+    resumes = "refuses"
 
     @pytest.fixture
     def sink(self, tmp_path):
         return NumpyBufferSink(path=tmp_path / "x.npy")
+
+
+class TestResumableFiles(SinkContract):
+    keeps_items = False  # under the name of the result
+    resumes = "whole"
+
+    @pytest.fixture
+    def sink(self, tmp_path):
+        return NumpyBufferSink(path=tmp_path / "x.npy", resumable=True)
+
+    def received(self, result):
+        return [np.load(result.filename)]
+
+    def test_two_runs_of_one_pipeline_at_once_do_not_mix(self, sink):
+        with pytest.raises(OptionError, match="another run writes here"):
+            super().test_two_runs_of_one_pipeline_at_once_do_not_mix(sink)
 
 
 class TestBuffer(SinkContract):

@@ -54,11 +54,22 @@ class Collection:
         # it first, sees no half item.
         self.count = 0
 
+    def go_on(self, columns: Mapping[Key, Column], count: int, named: str) -> None:
+        """Go on with columns that have ``count`` rows, and decide on shapes and dtypes.
+
+        Args:
+            columns: by what array of a batch they hold.
+            count: of their rows.
+            named: what they are called in an error.
+        """
+        self._columns, self._first = columns, named
+        self.count = count
+
     def add(self, item: Item) -> None:
         """Add an item, to all columns or to none.
 
         Raises:
-            DataError: it does not fit the first.
+            DataError: it does not fit those before it.
         """
         if not len(item):  # a list without entries has no shape to compare
             self._empty = self._empty or item

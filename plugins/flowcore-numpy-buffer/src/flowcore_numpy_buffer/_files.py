@@ -1,13 +1,12 @@
 """Collects in .npy files, which appear under their name when they are complete.
 
-They are written in a temporary folder beside it, appended to and not through a memory map: a full
-disk is then an exception and not the end of the process, and the length need not be known.
+They are written in a folder beside it, appended to and not through a memory map: a full disk is
+then an exception and not the end of the process, and the length need not be known.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shutil
 import threading
@@ -17,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
-from numpy.lib import format as npy
 
-from flowcore.errors import DataError, OptionError, explain
+from flowcore.errors import DataError, OptionError, StateError, explain
 from flowcore_numpy_buffer._collection import Collection, Column
 from flowcore_numpy_buffer._item import Item, Key, assembled
-from flowcore_numpy_buffer._target import check_folder, check_target, file_name
+from flowcore_numpy_buffer._npy import FileColumn
+from flowcore_numpy_buffer._place import Place, Resumable, Scratch
+from flowcore_numpy_buffer._target import check_folder, check_target, file_name, final_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
-    from flowcore import Cancel
+    from flowcore import Cancel, SinkRun
 
 __all__ = ["FileStore"]
 
@@ -39,40 +37,40 @@ class FileStore:
 
     Args:
         path: absolute.
+        resumable: keep what is there when the run is left or fails, for a run that goes on with it.
+        run: that opens it.
 
     Raises:
-        OptionError: it cannot be written to.
+        OptionError: the path cannot be written to, or there is nothing to go on from.
+        StateError: what is there has less than was put before.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run: SinkRun, *, resumable: bool) -> None:
         check_target(path)
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
         self._files = ExitStack()
-        self._columns: dict[Key, _FileColumn] = {}
+        self._columns: dict[Key, FileColumn] = {}
         self._collection = Collection(self._new_columns)
         # Held while the files move, by `close`, and by `result` in whatever thread. Reentrant, as
         # the garbage collector may leave a run, and so close this, inside of `result`.
         self._moving = threading.RLock()
         self._closed = False
         self._result: Any = None
+        self._place: Place = (Resumable if resumable else Scratch)(path, run)
         try:
-            self._temporary.mkdir()
-        except OSError as error:
-            raise OptionError(
-                explain(
-                    f"cannot write in {path.parent}: {error}",
-                    where=f"path={str(path)!r}",
-                    next="give a path in a folder that you may write to",
-                )
-            ) from error
+            self._go_on()
+        except BaseException:
+            self._files.close()
+            self._place.close()
+            raise
 
     def put(self, item: Item, cancel: Cancel) -> None:
         """Append one item; it never waits for room."""
         self._collection.add(item)
+        self._place.note(item.items, len(item))
 
     def close(self, error: BaseException | None) -> None:
-        """Complete the files and give them their name, or remove them if there was an error."""
+        """Complete the files and give them their name, if there was no error."""
         with self._moving:
             self._closed = True
             try:
@@ -81,7 +79,7 @@ class FileStore:
                 if error is None:
                     self._publish(keys)
             finally:
-                shutil.rmtree(self._temporary, ignore_errors=True)
+                self._place.close()
 
     @property
     def result(self) -> Any:
@@ -91,11 +89,48 @@ class FileStore:
 
     def _new_columns(self, item: Item) -> Mapping[Key, Column]:
         self._check_layout(item)
+        self._place.begin(item.arrays)
         for key, rows in item.arrays.items():
-            column = _FileColumn(self._temporary / file_name(key), rows, item.where(key))
-            self._files.callback(column.close)
-            self._columns[key] = column
+            path = self._place.folder / file_name(key)
+            self._add_column(key, FileColumn.new(path, rows, item.where(key)))
         return self._columns
+
+    def _add_column(self, key: Key, column: FileColumn) -> None:
+        self._files.callback(column.close)
+        self._columns[key] = column
+
+    def _go_on(self) -> None:
+        """Open what an earlier run has left, if there is something."""
+        try:
+            for key in self._place.found():
+                path = self._place.folder / file_name(key)
+                self._add_column(key, FileColumn.reopened(path))
+        except (OSError, ValueError) as error:
+            if isinstance(error, OptionError):
+                raise
+            raise OptionError(
+                explain(
+                    f"cannot go on from {self._place.folder}: {error}",
+                    where=f"path={str(self._path)!r}, and resume=",
+                    next="leave resume= out, which starts over",
+                )
+            ) from error
+        rows = self._place.rows
+        for column in self._columns.values():
+            self._check_rows(column, rows)
+            column.keep(rows)
+        self._collection.go_on(self._columns, rows, f"the unfinished {self._path.name}")
+
+    def _check_rows(self, column: FileColumn, rows: int) -> None:
+        if column.count < rows:
+            raise StateError(
+                explain(
+                    f"{column.path} has {column.count} rows, and is to have {rows}",
+                    where=f"path={str(self._path)!r}, and resume=",
+                    why="the machine lost what was not on the disk yet, or something else cut it",
+                    next="resume= with an older state; or leave resume= out, which starts over",
+                )
+            )
 
     def _check_layout(self, item: Item) -> None:
         single = None in item.arrays
@@ -133,7 +168,7 @@ class FileStore:
                     next="look at report.skipped, and whether the dataset is empty",
                 )
             )
-        final = {key: self._path if key is None else self._path / file_name(key) for key in keys}
+        self._place.complete(keys)
         # Mapped before they move, as another run may put its own in their place right after; but
         # Windows does not rename what is mapped.
         maps = {} if os.name == "nt" else self._maps()
@@ -142,10 +177,12 @@ class FileStore:
         else:
             self._replace_folder(keys)
         for key, column in self._columns.items():
-            column.path = final[key]
+            column.path = final_path(self._path, key)
         maps = maps or self._maps()
         for key, array in maps.items():
-            array.filename = str(final[key])  # for who asks the array where it comes from
+            array.filename = str(
+                final_path(self._path, key)
+            )  # for who asks the array where it comes from
         self._result = assembled(maps)
 
     def _maps(self) -> dict[Key, np.memmap[Any, Any]]:
@@ -158,9 +195,9 @@ class FileStore:
         # is then moved aside too, so that the run that ends last remains, whole.
         aside: list[Path] = []
         try:
-            while not _renamed(self._temporary, self._path):
+            while not _renamed(self._place.folder, self._path):
                 check_folder(self._path, keys)
-                aside.append(self._temporary.with_suffix(f".old{len(aside)}"))
+                aside.append(self._path.with_name(f".{self._path.name}.{uuid4().hex}.old"))
                 try:
                     self._path.rename(aside[-1])
                 except FileNotFoundError:
@@ -172,58 +209,6 @@ class FileStore:
         finally:
             for folder in aside:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-class _FileColumn:
-    def __init__(self, path: Path, rows: NDArray[Any], where: str) -> None:
-        if rows.dtype.hasobject:
-            raise DataError(
-                explain(
-                    f"dtype {rows.dtype} cannot be written to a .npy file item by item",
-                    where=where,
-                    next="give the items a dtype of numbers or text, with array.astype(...) in an "
-                    "action or in get_tensor",
-                )
-            )
-        self.shape, self.dtype = rows.shape[1:], rows.dtype
-        self.path = path
-        # No buffer: `head` maps what is in the file, and closing a failed file flushes nothing.
-        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed with the run
-        self._start = len(self._header(0))
-        self._write(self._header(0))
-
-    def append(self, rows: NDArray[Any]) -> None:
-        # Not `rows.tofile`: it does not see what fails when its own buffer is flushed.
-        self._write(rows.reshape(-1).view(np.uint8).data)
-
-    def head(self, count: int) -> np.memmap[Any, Any]:
-        return np.memmap(self.path, self.dtype, "r", self._start, (count, *self.shape))
-
-    def finish(self, count: int) -> None:
-        header = self._header(count)
-        assert len(header) == self._start  # NumPy leaves room for any length in it
-        self._file.seek(0)
-        self._write(header)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, data: bytes | memoryview) -> None:
-        rest = memoryview(data)
-        while rest:  # a write may take a part
-            rest = rest[self._file.write(rest) :]
-
-    def _header(self, count: int) -> bytes:
-        made = io.BytesIO()
-        npy.write_array_header_1_0(
-            made,
-            {
-                "descr": npy.dtype_to_descr(self.dtype),
-                "fortran_order": False,
-                "shape": (count, *self.shape),
-            },
-        )
-        return made.getvalue()
 
 
 def _renamed(folder: Path, path: Path) -> bool:

@@ -28,11 +28,13 @@ class Item:
     Attributes:
         epoch: of the batch, from zero.
         number: of the batch in its epoch, from zero.
+        items: how many the batch has; an array may have another number of rows.
         arrays: each with the same length along axis 0; the item's own, no view of the batch's.
     """
 
     epoch: int
     number: int
+    items: int
     arrays: dict[Key, NDArray[Any]]
 
     @classmethod
@@ -43,7 +45,7 @@ class Item:
             DataError: it cannot be arrays of one length.
         """
         tensor = _default_tensor(batch) if get_tensor is None else get_tensor(batch)
-        item = cls(batch.epoch, batch.number, {})
+        item = cls(batch.epoch, batch.number, len(batch), {})
         for key, value in _by_key(tensor, item).items():
             item.arrays[key] = _copied(value, item.where(key))
         item._check_lengths()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from flowcore_numpy_buffer._item import Key
 
-__all__ = ["check_folder", "check_target", "file_name"]
+__all__ = ["check_folder", "check_target", "file_name", "final_path"]
 
 
 def check_target(path: Path) -> None:
@@ -81,3 +81,7 @@ def check_folder(path: Path, keys: Iterable[Key] | None) -> None:
 
 def file_name(key: Key) -> str:
     return "array.npy" if key is None else f"{key}.npy"
+
+
+def final_path(path: Path, key: Key) -> Path:
+    return path if key is None else path / file_name(key)

@@ -47,10 +47,15 @@ class NumpyBufferSink(Sink):
         path: write the result to files: for one array a file, whose name must end in ``.npy``; for
             a tuple or dict a folder, with ``0.npy``, ``1.npy``... or ``<component>.npy`` in it. A
             relative one is relative to the folder that is current now.
+        resumable: with ``path``, keep the unfinished files of a run that is left, fails or is
+            killed, under a name that follows from ``path``, so that a run with ``resume=`` goes on
+            with them. One run at a time may then write to ``path``. A run without ``resume=``
+            starts over. By default such a run leaves nothing, and cannot be resumed.
 
     Raises:
-        OptionError: a value that cannot be right; ``capacity`` and ``path`` together; a ``path``
-            in a folder that does not exist, or where something else is that the run would destroy.
+        OptionError: a value that cannot be right; ``capacity`` and ``path`` together, or
+            ``resumable`` without ``path``; a ``path`` in a folder that does not exist, or where
+            something else is that the run would destroy.
 
     A batch raises `DataError` where its arrays differ in length, and, without ``capacity``, where
     its items do not have the shape, or cannot be cast to the dtype, of those of the first batch.
@@ -62,6 +67,7 @@ class NumpyBufferSink(Sink):
         get_tensor: Callable[[Any], Any] | None = None,
         capacity: int | None = None,
         path: str | os.PathLike[str] | None = None,
+        resumable: bool = False,
     ) -> None:
         if get_tensor is not None and not callable(get_tensor):
             raise OptionError(
@@ -78,7 +84,9 @@ class NumpyBufferSink(Sink):
                     next="leave one of them out, or put the batch into two sinks",
                 )
             )
+        _check_resumable(resumable, path)
         self._get_tensor = get_tensor
+        self._resumable = resumable
         self._capacity = None if capacity is None else _checked_capacity(capacity)
         self._path = None if path is None else _checked_path(path)
         self._store: Store | None = None  # of the run that opened this object
@@ -89,15 +97,17 @@ class NumpyBufferSink(Sink):
         return {**vars(self), "_store": None}
 
     def open(self, run: SinkRun) -> None:
-        """Make the store of this run; with ``path``, a temporary folder beside it.
+        """Make the store of this run; with ``path``, a folder beside it for what is unfinished.
 
         Raises:
-            OptionError: ``path`` cannot be written to.
+            OptionError: ``path`` cannot be written to, or the run is to go on from what is not
+                there; with ``resumable``, another run has it.
+            StateError: what it is to go on from has less than the state counts.
         """
         if self._capacity is not None:
             self._store = BufferStore(self._capacity)
         elif self._path is not None:
-            self._store = FileStore(self._path)
+            self._store = FileStore(self._path, run, resumable=self._resumable)
         else:
             self._store = MemoryStore(run.items)
 
@@ -136,9 +146,10 @@ class NumpyBufferSink(Sink):
         While the run goes on, arrays are read-only views of the items so far; they do not change,
         and those of a tuple or dict have the same length. They are ``None`` before the first item.
         After the run they are the user's, with exactly the items delivered, also when the run was
-        left or has failed. With ``path`` they are read-only memory maps, during the run of a
-        temporary file (which Windows cannot rename while one is held), and ``None`` after a run
-        that was left or has failed. A buffer is there from the start of the run.
+        left or has failed. With ``path`` they are read-only memory maps, during the run of an
+        unfinished file (which Windows cannot rename while one is held), and ``None`` after a run
+        that was left or has failed. A resumed run has what it puts itself; only with ``path`` what
+        was put before, too. A buffer is there from the start of the run.
         """
         return None if self._store is None else self._store.result
 
@@ -156,6 +167,19 @@ def _checked_capacity(capacity: int) -> int:
             )
         )
     return number
+
+
+def _check_resumable(resumable: bool, path: object) -> None:
+    if not isinstance(resumable, bool):
+        raise OptionError(f"resumable must be True or False, got {resumable!r:.80}")
+    if resumable and path is None:
+        raise OptionError(
+            explain(
+                "resumable=True, and there is no path",
+                why="what is kept for a later run is a file",
+                next="give path=, or leave resumable out: run.state_dict() says where to go on",
+            )
+        )
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:
