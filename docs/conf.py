@@ -33,7 +33,7 @@ autodoc_default_options = {"members": True}
 # Nothing is fetched, so names of Python and of libraries stay plain. Ours must lead somewhere.
 _OURS = "|".join(["flowcore", *flowcore.__all__, *flowcore.errors.__all__])
 nitpick_ignore_regex = [(r"py:.*", rf"(?!(?:{_OURS})\b).*")]
-nitpick_ignore = [("py:class", "flowcore.batch.Function")]  # a type variable
+nitpick_ignore = [("py:class", "flowcore.actions.Function")]  # a type variable
 
 _ARRAY = re.compile(r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[([\w.~]+)\]\]")
 _ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
@@ -49,9 +49,9 @@ def find_by_public_name(app, env, node, contnode):
     wanted = node.get("reftarget", "").split(".")
     for start in range(len(wanted)):
         tail = "." + ".".join(wanted[start:])
-        found = [name for name in python.objects if name.endswith(tail)]
-        if len(found) == 1:
-            place = python.objects[found[0]]
+        found = [place for name, place in python.objects.items() if name.endswith(tail)]
+        if len({place.node_id for place in found}) == 1:  # it may have several names
+            place = found[0]
             here = node.get("refdoc", env.docname)
             return make_refnode(app.builder, here, place.docname, place.node_id, contnode)
     return None
@@ -68,6 +68,7 @@ def write_types_as_the_source_does(app, what, name, obj, options, signature, ret
 
     def shortened(text):
         text = text.replace(_ARRAY_LIKE, "ArrayLike").replace("<factory>", "...")
+        text = text.replace("flowcore.writer.Writer", "flowcore.pipeline.Pipeline")  # its base
         return _ARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
 
     return tuple(text and shortened(text) for text in (signature, returned))

@@ -16,6 +16,7 @@ from flowcore.index import Index
 from flowcore.items import Item
 from flowcore.pipeline import Pipeline
 from flowcore.plugins import PluginInfo, plugins
+from flowcore.rows import stacked
 from flowcore.run.handles import Feed, Run
 from flowcore.run.report import Report, Trouble
 from flowcore.sampler import BatchSampler, Sampler
@@ -60,4 +61,5 @@ __all__ = [
     "plugins",
     "samplers",
     "sink",
+    "stacked",
 ]

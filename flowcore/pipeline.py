@@ -119,9 +119,11 @@ class Pipeline(Writer):
             prefetch: how many batches beyond the one being consumed may be in progress or waiting;
                 0 runs all in the calling thread. By default 0, or twice ``num_workers`` where that
                 or ``executor`` is given.
-            options: ``seed``, ``executor``, ``num_workers``, ``sink``, ``ordered``, ``on_error``,
-                ``retries``, ``stall_warning``, ``progress`` (see the reference), and those that the
-                sinks, action packs and the executor of this pipeline declare.
+            options: ``seed``, ``sampler``, ``shard``, ``uneven``, ``resume``, ``variables``,
+                ``executor``, ``num_workers``, ``sink``, ``ordered``, ``on_error``, ``retries``,
+                ``backoff``, ``retry_on``, ``max_errors``, ``stall_warning``, ``progress`` (see the
+                reference), and those that the sinks, action packs and the executor of this
+                pipeline declare.
 
         Raises:
             OptionError: a value that cannot be right.
@@ -184,7 +186,8 @@ class Pipeline(Writer):
             batch_size: of the run.
             shuffle: of the run.
             seed: of the run; needed where it shuffles, or where an action uses ``batch.rng``.
-            options: those of the run that its action packs declare.
+            options: ``sampler`` and ``variables`` of the run, and those that its action packs
+                declare.
 
         Raises:
             IndexError: the epoch has no such batch.

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from flowcore.batch import Batch
 from flowcore.fingerprint import digest
 from flowcore.index import Index
@@ -98,8 +100,15 @@ class Recipe:
         A long recipe has its later steps in one: at most 24 are told apart.
         """
         _, inner, steps = self.fingerprint_parts()
-        parts = [inner, *steps[:23]] + ([steps[23:]] if steps[23:] else [])
+        parts = [(inner, self._some_ids()), *steps[:23]] + ([steps[23:]] if steps[23:] else [])
         return "".join(digest(part, length=3) for part in parts)
+
+    def _some_ids(self) -> Any:
+        """Return ids from all over the index: enough to see another one, at no cost."""
+        if self.source is None:
+            return None
+        length = len(self.source.index)
+        return self.source.index.ids(np.arange(0, length, max(1, length // 32)))
 
     @property
     def headline(self) -> str:

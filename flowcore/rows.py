@@ -52,11 +52,16 @@ def cut(value: Any, places: NDArray[np.int64], length: int, name: str) -> Any:
     return tuple(entries) if isinstance(value, tuple) else entries
 
 
-def stacked(values: list[Any], name: str) -> Any:
+def stacked(values: list[Any], name: str = "") -> Any:
     """Return items' values as one array: stacked if they are alike, else of the objects they are.
 
-    Alike are arrays, or what NumPy makes arrays of, of one shape and one kind: numbers, strings,
-    dates. Of the objects ``data``, equally long tuples become a tuple of such arrays.
+    Args:
+        values: one for each item. Alike are arrays, or what NumPy makes arrays of, of one shape and
+            one kind: numbers, strings, dates.
+        name: of ``"data"``, a batch's one object, equally long tuples become a tuple of arrays.
+
+    Returns:
+        An array of shape ``(len(values), ...)``, or ``(len(values),)`` of objects.
     """
     widths = {len(value) if isinstance(value, tuple) else 0 for value in values}
     if name == "data" and len(widths) == 1 and 0 not in widths:

@@ -38,7 +38,8 @@ Shuffle: TypeAlias = (
 )
 
 # What a random stream is for: the same seed must not serve two ends.
-_ORDER, _BATCH, _ITEM, _DRAW = 0, 1, 2, 3
+# 2 is in `flowcore.rows`, 3 in `values`, 4 in `split`, 5 in `interleave`, 6 in `run.program`.
+_ORDER, _BATCH = 0, 1
 
 
 def seed_sequence(seed: int, *key: int) -> np.random.SeedSequence:
@@ -78,7 +79,11 @@ class Order(Protocol):
 
 
 class Batches(Protocol):
-    """The batches of an epoch: a list of arrays of positions, or what is looked at as one."""
+    """The batches of an epoch: a list of arrays of positions, or what is looked at as one.
+
+    It may have a method ``sizes(numbers)``, which returns the sizes of some batches, where that is
+    faster than forming them.
+    """
 
     def __len__(self) -> int:
         """Return how many batches an epoch has."""
@@ -122,6 +127,13 @@ class Sampler(ABC):
             epoch: from zero.
         """
 
+    def fingerprint_parts(self) -> Any:
+        """Return what tells it from other samplers, so that a state of theirs is refused.
+
+        By default all its attributes; override it, if some of them are only kept for speed.
+        """
+        return vars(self)
+
     def __str__(self) -> str:
         return type(self).__name__
 
@@ -132,6 +144,10 @@ class BatchSampler(Sampler):
     Such a sampler decides the size of the batches; the run's ``batch_size`` is what it may make of
     it.
     """
+
+    def order(self, length: int, *, seed: int, epoch: int) -> Order:
+        """Raise a `TypeError`: what is asked for are the batches."""
+        raise TypeError(f"{self} forms batches, and has no order of items")
 
     @abstractmethod
     def batches(self, length: int, batch_size: int, *, seed: int, epoch: int) -> Batches:

@@ -196,11 +196,6 @@ class ByLength(BatchSampler):
         _check_length("lengths", len(self._groups.items), length)
         return length
 
-    def order(self, length: int, *, seed: int, epoch: int) -> Order:
-        """Return the items of an epoch by bucket, from the shortest, without shuffling."""
-        self.size(length)
-        return self._groups.items
-
     def batches(self, length: int, batch_size: int, *, seed: int, epoch: int) -> Batches:
         """Return the batches of an epoch, each of items from one bucket."""
         self.size(length)

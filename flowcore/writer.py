@@ -206,12 +206,15 @@ class Writer:
 
     def __lshift__(self, dataset: Any) -> Self:
         """Return the recipe over ``dataset``: ``template << dataset``."""
-        try:
-            source = as_recipe(dataset, "<<").source
-        except PipelineError:
-            return NotImplemented
-        if isinstance(dataset, Writer) or source is None:
-            return NotImplemented
+        recipe = None if isinstance(dataset, Writer) else getattr(dataset, "p", None)
+        source = recipe._recipe.source if isinstance(recipe, Writer) else None
+        if source is None:
+            raise ArgumentError(
+                explain(
+                    f"a template is given a dataset, not {type(dataset).__name__}",
+                    next="template << dataset; pipelines are added: one + other",
+                )
+            )
         return type(self)(self._recipe.over(source))
 
     __rrshift__ = __lshift__  # dataset >> template

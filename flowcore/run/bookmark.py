@@ -108,8 +108,8 @@ class Bookmark:
             return {**state, "items": self.items, "seed": self._plan.seed}
 
     def _count_before(self, resume: Resume) -> int:
-        if resume.items is not None:
-            return resume.items
         plan = self._plan
+        if resume.items is not None or plan.start == Position():
+            return resume.items or 0
         each, left = plan.epoch_items(), plan.epoch_items(plan.start.batch)
         return plan.start.epoch * each + each - left

@@ -137,6 +137,13 @@ class Engine:
             if self._started or self._left:
                 return
             self._hook = hooks().hook
+            if self.plan.batches == 0 and self._settings.resume is not None:
+                _log.warning(
+                    "the run has nothing left: it goes on at the end of epoch %d, and n_epochs=%s "
+                    "counts the epochs that are through too",
+                    self.plan.start.epoch - 1,
+                    self.plan.n_epochs,
+                )
             self.report.start()
             thread = threading.Thread(target=self._deliver, name="flowcore-deliver", daemon=True)
             try:

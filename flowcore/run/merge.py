@@ -30,6 +30,9 @@ def concatenated(batches: Sequence[Batch], batch_class: type[Batch]) -> Batch:
     first = batches[0]
     made = batch_class(joined([batch.index for batch in batches]))
     made.positions = np.concatenate([batch.positions for batch in batches])
+    if any(batch._keys is not None for batch in batches):
+        keys = [batch.positions if batch._keys is None else batch._keys for batch in batches]
+        made._keys = np.concatenate(keys)
     names = [tuple(batch.data) if batch.components else None for batch in batches]
     for batch, other in zip(batches, names, strict=True):
         if (other is not None and set(other) != set(names[0] or ())) or (other is None) != (

@@ -11,6 +11,7 @@ the batches of an epoch do not fill its last round, ``uneven`` says what becomes
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,7 +27,7 @@ __all__ = ["Plan", "Position", "Uneven"]
 
 Uneven = Literal["pad", "drop", "short"]
 
-_BLOCK = 1 << 14  # positions that are computed at a time, at most: the arrays fit into a cache
+_BLOCK = 1 << 13  # positions that are computed at a time, at most: the arrays fit into a cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,12 @@ class Plan:
             raise OptionError(self._endless())
         if self.n_epochs is not None and self.start.epoch > self.n_epochs:
             raise OptionError(
-                f"a run of {self.n_epochs} epochs cannot start in epoch {self.start.epoch}, "
-                "counted from 0"
+                explain(
+                    f"a run of {self.n_epochs} epochs cannot start in epoch {self.start.epoch}, "
+                    "counted from 0",
+                    next=f"n_epochs={self.start.epoch + 1} or more: it counts all epochs, those "
+                    "that are through too",
+                )
             )
 
     def _count(self) -> int:
@@ -167,9 +172,12 @@ class Plan:
         """Return how many items are in this shard's batches of an epoch, from batch ``done`` on."""
         rounds, world = self.rounds(done), self.shard.world
         if isinstance(self.sampler, BatchSampler):
-            numbers = range(done + self.shard.rank, done + rounds * world, world)
+            numbers = np.arange(done + self.shard.rank, done + rounds * world, world)
             batches = self._batches(self.start.epoch)
-            return sum(len(batches[number % self.epoch_batches]) for number in numbers)
+            numbers %= max(1, self.epoch_batches)
+            if hasattr(batches, "sizes"):
+                return int(batches.sizes(numbers).sum())
+            return sum(len(batches[number]) for number in numbers.tolist())
         if not rounds:
             return 0
         last = (done + (rounds - 1) * world + self.shard.rank) % self.epoch_batches
@@ -247,7 +255,8 @@ class Plan:
 
     def _order(self, epoch: int) -> Order:
         if self._epoch is None or self._epoch[0] != epoch:
-            order = self.sampler.order(self.length, seed=self.seed, epoch=epoch)
+            with self._noted(epoch):
+                order = self.sampler.order(self.length, seed=self.seed, epoch=epoch)
             self._check_count(len(order), self._size, "positions", epoch)
             self._epoch = epoch, order
         return self._epoch[1]
@@ -255,13 +264,22 @@ class Plan:
     def _batches(self, epoch: int) -> Batches:
         assert isinstance(self.sampler, BatchSampler)
         if self._epoch is None or self._epoch[0] != epoch:
-            batches = self.sampler.batches(
-                self.length, self.batch_size, seed=self.seed, epoch=epoch
-            )
+            with self._noted(epoch):
+                batches = self.sampler.batches(
+                    self.length, self.batch_size, seed=self.seed, epoch=epoch
+                )
             if self._epoch is not None:
                 self._check_count(len(batches), self.epoch_batches, "batches", epoch)
             self._epoch = epoch, batches
         return self._epoch[1]
+
+    @contextmanager
+    def _noted(self, epoch: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"flowcore: in the order of epoch {epoch}, by {self.sampler}")
+            raise
 
     def _check_count(self, found: int, expected: int, what: str, epoch: int) -> None:
         if found != expected:

@@ -44,7 +44,7 @@ __all__ = [
 # (name, function, args, kwargs)
 Call: TypeAlias = "tuple[str, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]"
 
-_BRANCH = 4  # what these streams are for; the other purposes are those of `flowcore.sampler`
+_BRANCH = 6  # what these streams are for; the other purposes are those of `flowcore.sampler`
 
 
 @lru_cache(maxsize=256)
@@ -107,7 +107,7 @@ class Program:
             )
         else:
             batch = self.source.make(positions, number=number, epoch=epoch, seed=seed)
-        batch._keys = keys
+            batch._keys = keys
         batch._making = making
         return batch
 
@@ -167,13 +167,15 @@ class Mixed:
             if len(positions):
                 raise Emptied
             return whole
+        whole._keys = keys
         return self._whole(whole, made, np.concatenate(rows))
 
     def _whole(self, whole: Batch, made: list[Batch], rows: NDArray[np.int64]) -> Batch:
         batch = concatenated(made, self.batch_class)
         batch.index, batch.positions = whole.index[rows], whole.positions[rows]
         batch.take_place_of(whole)
-        batch._keys = batch._item_rngs = None
+        batch._keys = None if whole._keys is None else whole._keys[rows]
+        batch._item_rngs = None
         return batch.subset(np.argsort(rows, kind="stable"))
 
 

@@ -16,7 +16,7 @@ from flowcore.run.plan import Plan
 from flowcore.run.settings import Settings
 from flowcore.run.state import Identity, Resume, differs, read_state
 from flowcore.sampler import InOrder, Reordered, Sampler, Shuffled, draw_seed
-from flowcore.steps import FilterStep, RebatchStep
+from flowcore.steps import FilterStep, RebatchStep, SinkStep
 
 __all__ = ["Shape", "checked_recipe", "identity_of", "plan_of", "shape_of"]
 
@@ -36,10 +36,7 @@ def plan_of(settings: Settings, recipe: Recipe) -> Plan:
             raise StateError(differs("seed", resume.seed, seed, "leave seed= out"))
         seed = resume.seed
     sampler = _sampler(settings, recipe)
-    if resume.identity is not None:
-        _check_identity(
-            resume.identity, identity_of(settings, recipe), settings.sampler or settings.shuffle
-        )
+    _check_identity(resume, settings, recipe)
     if resume.shard not in (None, (settings.shard.rank, settings.shard.world)):
         raise StateError(
             differs(
@@ -47,6 +44,14 @@ def plan_of(settings: Settings, recipe: Recipe) -> Plan:
                 resume.shard,
                 (settings.shard.rank, settings.shard.world),
                 "go on with the shards that there were; or at the end of an epoch",
+            )
+        )
+    if seed is None and settings.shard.world > 1 and _draws(sampler, settings.shuffle):
+        raise OptionError(
+            explain(
+                f"shard={settings.shard.rank, settings.shard.world} of a shuffled run needs a seed",
+                why="each shard would draw another, and they would not share one order",
+                next="seed=..., the same int in every shard",
             )
         )
     return Plan(
@@ -62,6 +67,12 @@ def plan_of(settings: Settings, recipe: Recipe) -> Plan:
         beyond=resume.beyond,
         dropping=settings.on_error == "skip_items" and not settings.retries,
     )
+
+
+def _draws(sampler: Sampler, shuffle: object) -> bool:
+    """Return whether an order follows from a seed that the run would draw for itself."""
+    own = isinstance(shuffle, (np.random.Generator, np.random.RandomState))
+    return not own and not isinstance(sampler, (InOrder, Reordered))
 
 
 def _sampler(settings: Settings, recipe: Recipe) -> Sampler:
@@ -94,21 +105,36 @@ def identity_of(settings: Settings, recipe: Recipe) -> Identity:
     return Identity(len(recipe.source.index), settings.batch_size, order, recipe.step_digests())
 
 
-def _check_identity(then: Identity, now: Identity, order: object) -> None:
+def _check_identity(resume: Resume, settings: Settings, recipe: Recipe) -> None:
+    then, now = resume.identity, identity_of(settings, recipe)
+    if then is None:
+        return
     if then.length != now.length:
         raise StateError(differs("the number of ids of the index", then.length, now.length))
     if then.order != now.order:
-        raise StateError(differs("the order", then.order, f"{now.order}, {order}"))
+        here = f"sampler={settings.sampler}" if settings.sampler else f"shuffle={settings.shuffle}"
+        raise StateError(
+            differs(
+                "shuffle, sampler or drop_last",
+                "another",
+                f"{here}, drop_last={settings.drop_last}",
+            )
+        )
     if then.steps != now.steps:
         at = next(
             at
             for at in range(0, max(len(then.steps), len(now.steps)), 3)
             if then.steps[at : at + 3] != now.steps[at : at + 3]
         )
-        step = f"step {at // 3} of the recipe" if at else "the source"
-        raise StateError(
-            differs(step, then.steps[at : at + 3] or "none", now.steps[at : at + 3] or "none")
-        )
+        raise StateError(differs(*_step_that_differs(at // 3, recipe, then.steps)))
+
+
+def _step_that_differs(at: int, recipe: Recipe, then: str) -> tuple[str, str, str]:
+    if not at:
+        return "the source", "of other ids or parts", str(recipe.headline)
+    steps = [step for step in recipe.steps if not isinstance(step, SinkStep)]
+    was = "another" if then[3 * at :] else "not there"
+    return f"step {at} of the recipe", was, str(steps[at - 1]) if at <= len(steps) else "not there"
 
 
 @dataclass(frozen=True, slots=True)

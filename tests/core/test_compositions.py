@@ -210,6 +210,12 @@ class TestMix:
         drawn = [noise for x, noise in pairs(pipeline, "x", "noise", seed=1) if x == "xa"]
         assert len(drawn) == len(set(drawn)) == 5
 
+    def test_also_behind_a_rebatch(self):
+        short = fc.Dataset(["a"], Left).p.load()
+        pipeline = fc.mix([short, fc.Dataset(list("bcdef"), Left).p.load()], stop="all")
+        found = pairs(pipeline.rebatch(3).jitter(), "x", "noise", seed=1)
+        assert len({noise for x, noise in found if x == "xa"}) == 5
+
     def test_each_epoch_is_shuffled_anew(self):
         pipeline = fc.mix([fc.Dataset(30), fc.Dataset(30)])
         batches = list(pipeline.gen_batch(60, shuffle=True, seed=1, n_epochs=2))

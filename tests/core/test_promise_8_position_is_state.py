@@ -241,19 +241,30 @@ class TestAStateOfAnotherRun:
         assert "the number of ids of the index was 43, and is 44" in text
 
     def test_the_order(self, state):
-        assert "the order was" in self.refused(PLAIN, state, shuffle=False)
-        assert "the order was" in self.refused(PLAIN, state, drop_last=True)
+        for other in ({"shuffle": False}, {"drop_last": True}):
+            assert "shuffle, sampler or drop_last was another" in self.refused(
+                PLAIN, state, **other
+            )
+        lengths = fc.samplers.ByLength(range(1, 44))
+        state = PLAIN.gen_batch(5, seed=1, sampler=lengths).state_dict()
+        others = fc.samplers.ByLength(range(43, 0, -1))
+        self.refused(PLAIN, state, shuffle=False, sampler=others)
 
     def test_the_seed(self, state):
         assert "seed was 1, and is 2" in self.refused(PLAIN, state, seed=2)
 
     def test_a_step(self, state):
-        assert "step 2 of the recipe was none" in self.refused(PLAIN.keep_going(), state)
+        text = self.refused(PLAIN.keep_going(), state)
+        assert "step 2 of the recipe was not there, and is .keep_going()" in text
 
     def test_an_argument_of_a_step(self):
         run = PLAIN.keep_going(1).gen_batch(5, seed=1, shuffle=True)
         text = self.refused(PLAIN.keep_going(2), run.state_dict())
-        assert "step 2 of the recipe was" in text
+        assert "step 2 of the recipe was another, and is .keep_going(2)" in text
+
+    def test_other_ids(self, state):
+        text = self.refused(fc.Dataset(range(1, 44), Numbers).p.fill(), state)
+        assert "the source was of other ids or parts" in text
 
     def test_a_batch_size_that_does_not_divide_what_is_through(self, state):
         assert "batch_size was 5, and is 3" in self.refused(PLAIN, state, batch_size=3)

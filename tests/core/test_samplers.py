@@ -33,6 +33,13 @@ def batches(sampler, length, batch_size=4, seed=0, epoch=0):
     return [found[number].tolist() for number in range(len(found))]
 
 
+def first(sampler, length):
+    """Return the first positions of an epoch."""
+    if isinstance(sampler, ByLength):
+        return sampler.batches(length, 4, seed=0, epoch=0)[0]
+    return sampler.order(length, seed=0, epoch=0)[0:4]
+
+
 def of_each_kind(length):
     """Return a sampler of each kind for an index of ``length`` ids."""
     return [
@@ -79,20 +86,16 @@ def test_each_seed_and_each_epoch_has_an_order_of_its_own(sampler):
 
 @pytest.mark.parametrize("sampler", of_each_kind(60), ids=str)
 def test_positions_are_int64(sampler):
-    assert order(sampler, 60).dtype == np.int64
+    assert first(sampler, 60).dtype == np.int64
 
 
 @pytest.mark.parametrize("sampler", of_each_kind(60), ids=str)
 @pytest.mark.parametrize("length", [0, 1, 59, 61])
 def test_an_index_of_another_length_is_refused_with_both_lengths(sampler, length):
-    calls = [
-        lambda: sampler.size(length),
-        lambda: sampler.order(length, seed=0, epoch=0),
-        lambda: sampler.batches(length, 4, seed=0, epoch=0),
-    ]
-    for call in calls if isinstance(sampler, ByLength) else calls[:2]:
-        with pytest.raises(OptionError, match=f"has 60 .*, and the index {length} ids"):
-            call()
+    with pytest.raises(OptionError, match=f"has 60 .*, and the index {length} ids"):
+        sampler.size(length)
+    with pytest.raises(OptionError, match=f"has 60 .*, and the index {length} ids"):
+        first(sampler, length)
 
 
 def test_only_samplers_that_draw_say_that_items_repeat():
@@ -290,7 +293,7 @@ def test_labels_are_any_values_that_are_equal_or_not(labels):
 
 
 @pytest.mark.parametrize(
-    "bad", [[], 3, None, "aab", b"aab", {1, 2}, {1: 2}, iter([1, 2]), [[1], [2]], np.eye(2)]
+    "bad", [[], 3, None, "aab", b"ab", {1, 2}, {1: 2}, iter([1, 2]), [[1], [2]], np.eye(2)]
 )
 def test_labels_that_are_no_values_in_a_row_are_refused(bad):
     with pytest.raises(OptionError, match="labels must be"):
@@ -404,6 +407,18 @@ def test_each_epoch_has_items_together_that_were_not():
         {frozenset(batch) for batch in batches(sampler, 100, epoch=epoch)} for epoch in (0, 1)
     ]
     assert len(epochs[0] & epochs[1]) < 5
+
+
+@given(lengths, st.integers(50, 200) | st.none(), buckets, st.booleans(), st.data())
+def test_the_sizes_of_batches_are_known_without_forming_them(
+    lengths, tokens, buckets, shuffle, data
+):
+    sampler = ByLength(lengths, tokens, buckets, shuffle=shuffle)
+    found = sampler.batches(len(lengths), 4, seed=1, epoch=2)
+    expected = np.array([len(batch) for batch in found])
+    at = np.array(data.draw(st.lists(st.integers(0, len(found) - 1))), np.int64)
+    assert np.array_equal(found.sizes(slice(0, len(found))), expected)
+    assert np.array_equal(found.sizes(at), expected[at])
 
 
 def test_batches_can_be_looked_at_as_a_list():

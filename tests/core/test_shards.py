@@ -119,6 +119,16 @@ def test_a_shard_that_cannot_be_is_refused_in_the_call(shard):
         fc.Dataset(4).p.gen_batch(2, shard=shard)
 
 
+def test_shards_of_a_shuffled_run_need_a_seed():
+    pipeline = fc.Dataset(9).p
+    for order in ({"shuffle": True}, {"sampler": fc.samplers.Weighted([1] * 9)}):
+        with pytest.raises(OptionError, match="needs a seed"):
+            pipeline.gen_batch(2, shard=(0, 2), **order)
+    runs = shards(pipeline, 2, batch_size=2, shuffle=True, resume={"epoch": 0, "seed": 1})
+    assert {id_ for run in runs for batch in run for id_ in batch.index} == set(range(9))
+    assert next(pipeline.gen_batch(2, shuffle=np.random.default_rng(1), shard=(0, 2))) is not None
+
+
 def test_another_uneven_is_refused_in_the_call():
     with pytest.raises(OptionError, match="uneven must be"):
         fc.Dataset(4).p.gen_batch(2, uneven="repeat")

@@ -81,7 +81,7 @@ def test_wrong_arguments_are_refused_when_the_dataset_is_given():
 
 @pytest.mark.parametrize("what", [3, "files", None, Numbers])
 def test_a_template_is_given_nothing_else(what):
-    with pytest.raises(TypeError):
+    with pytest.raises(ArgumentError, match="is given a dataset, not"):
         fc.Pipeline() << what
 
 

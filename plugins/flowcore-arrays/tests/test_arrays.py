@@ -12,7 +12,7 @@ N = 12
 IMAGES = np.arange(N * 6 * 5 * 3, dtype="uint8").reshape(N, 6, 5, 3)
 LABELS = np.arange(N) % 4
 
-# Every action, as a step on images and as a call on a batch.
+# Every action on arrays, as a step on images and as a call on a batch.
 ACTIONS = {
     "apply": ((np.negative,), {}),
     "cast": (("float32",), {}),
@@ -22,6 +22,11 @@ ACTIONS = {
     "one_hot": ((256,), {}),
     "pad": (((8, 8),), {}),
 }
+# Those from files and to files, which `TestTheContract` makes in the current folder.
+FILES = {
+    "dump": (("new/{id}-{epoch}.npy",), {"overwrite": True}),
+    "load": (("old/{id}.npy",), {"components": "images"}),
+}
 every_action = pytest.mark.parametrize(
     ("action", "args", "options"), [(name, *call) for name, call in ACTIONS.items()]
 )
@@ -29,10 +34,14 @@ every_action = pytest.mark.parametrize(
 
 class TestTheContract(ActionsContract):
     pack = arrays
-    calls = {name: [call] for name, call in ACTIONS.items()}  # noqa: RUF012
+    calls = {name: [call] for name, call in {**ACTIONS, **FILES}.items()}  # noqa: RUF012
 
     @pytest.fixture
-    def dataset(self):
+    def dataset(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "old").mkdir()
+        for id_, image in enumerate(IMAGES):
+            np.save(f"old/{id_}.npy", image + 1)
         return fc.Dataset(N, preloaded={"images": IMAGES})
 
 
@@ -42,7 +51,7 @@ def batch(**data) -> fc.Batch:
 
 
 def test_the_pack_is_a_namespace_of_a_pipeline():
-    assert dir(fc.Dataset(4).p.arrays) == sorted(arrays.__all__) == sorted(ACTIONS)
+    assert dir(fc.Dataset(4).p.arrays) == sorted(arrays.__all__) == sorted([*ACTIONS, *FILES])
 
 
 def test_steps_follow_each_other():

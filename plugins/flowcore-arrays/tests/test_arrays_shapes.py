@@ -162,12 +162,30 @@ def test_flip_with_probability_one_reverses_every_item(array, data):
 @given(item_arrays(), SEEDS, st.floats(0, 1))
 def test_flip_reverses_an_item_or_leaves_it(array, seed, probability):
     assume(array.shape[1] > 1)
-    draws = batch(seed, x=array).rng.random(len(array))
+    draws = [rng.random() for rng in batch(seed, x=array).item_rngs]
 
     made = arrays.flip(batch(seed, x=array), 1, probability).x
 
     for new, old, draw in zip(made, array, draws, strict=True):
         np.testing.assert_array_equal(new, old[::-1] if draw < probability else old)
+
+
+@pytest.mark.parametrize("action", ["crop", "flip"])
+def test_what_is_random_is_the_same_for_an_item_in_whatever_batch_it_is(action):
+    images = np.arange(10 * 8 * 8).reshape(10, 8, 8)
+    pipeline = fc.Dataset(10, preloaded={"images": images}).p
+    pipelines = {"crop": pipeline.arrays.crop((3, 3), random=True), "flip": pipeline.arrays.flip(1)}
+
+    one, two = (
+        {
+            id_: image.tolist()
+            for made in pipelines[action].gen_batch(size, shuffle=True, seed=4)
+            for id_, image in zip(made.index.tolist(), made.images, strict=True)
+        }
+        for size in (3, 10)
+    )
+
+    assert one == two
 
 
 def test_flip_with_probability_zero_leaves_every_item():

@@ -18,7 +18,16 @@ from flowcore.errors import DataError, OptionError, explain, near
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AnyBatch", "Components", "Part", "as_items", "replace"]
+__all__ = [
+    "AnyBatch",
+    "Components",
+    "Part",
+    "as_items",
+    "checked_names",
+    "only_name",
+    "parts_of",
+    "replace",
+]
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 Components: TypeAlias = "str | Sequence[str] | None"
@@ -57,34 +66,23 @@ def replace(
         OptionError: ``components`` are no names.
         DataError: the batch has no such component, it is not loaded, or it has not N items.
     """
-    parts = [_part(batch, name) for name in _names(batch, components)]
-    made = [(part.name, function(part)) for part in parts]
+    made = [(part.name, function(part)) for part in parts_of(batch, components)]
     for name, array in made:
         setattr(batch, "data" if name is None else name, array)
     return batch
 
 
-def _names(batch: Batch, components: Components) -> Sequence[str | None]:
+def parts_of(batch: Batch, components: Components) -> list[Part]:
+    """Return each of ``components`` of a batch, by default the only one.
+
+    Raises:
+        OptionError: ``components`` are no names.
+        DataError: the batch has no such component, it is not loaded, or it has not N items.
+    """
     known = batch.components
     if components is None:
-        if len(known) > 1:
-            raise DataError(
-                explain(
-                    f"which components? The batch has {len(known)}: {_listed(known)}",
-                    where=repr(batch),
-                    next=f"name one or more: components={known[0]!r}",
-                )
-            )
-        return known or [None]
-    names = [components] if isinstance(components, str) else components
-    if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) for n in names):
-        raise OptionError(
-            explain(
-                f"components must be a name or several, got {components!r:.60}",
-                next="components='images', or components=('images', 'masks')",
-            )
-        )
-    for name in names:
+        return [_part(batch, only_name(batch))]
+    for name in (names := checked_names(components)):
         if name not in known:
             raise DataError(
                 explain(
@@ -96,6 +94,41 @@ def _names(batch: Batch, components: Components) -> Sequence[str | None]:
                     else "leave components= out, or preload a dict: {name: array}",
                 )
             )
+    return [_part(batch, name) for name in names]
+
+
+def only_name(batch: Batch) -> str | None:
+    """Return the name of the only component of a batch, None if its data has no names.
+
+    Raises:
+        DataError: it has several.
+    """
+    known = batch.components
+    if len(known) > 1:
+        raise DataError(
+            explain(
+                f"which components? The batch has {len(known)}: {_listed(known)}",
+                where=repr(batch),
+                next=f"name one or more: components={known[0]!r}",
+            )
+        )
+    return known[0] if known else None
+
+
+def checked_names(components: str | Sequence[str]) -> tuple[str, ...]:
+    """Return a name or several as a tuple, each once.
+
+    Raises:
+        OptionError: they are no names.
+    """
+    names = [components] if isinstance(components, str) else components
+    if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) for n in names):
+        raise OptionError(
+            explain(
+                f"components must be a name or several, got {components!r:.60}",
+                next="components='images', or components=('images', 'masks')",
+            )
+        )
     return tuple(dict.fromkeys(names))
 
 

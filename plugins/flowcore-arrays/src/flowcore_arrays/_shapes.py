@@ -81,7 +81,7 @@ def crop(
     Args:
         batch: arrays ``(N, ...)`` of any dtype, which stays.
         shape: of the new items, as for `pad`.
-        random: cut each item at a place of its own, drawn from ``batch.rng``, every place equally
+        random: cut each item at a place that is drawn from its own generator, every place equally
             likely; else in the centre. Components of one item shape are cut at the same places.
         components: which arrays; by default the only one.
 
@@ -90,7 +90,7 @@ def crop(
         DataError: the components, items that are smaller than ``shape`` or have fewer axes.
     """
     lengths = _lengths(shape)
-    draws = batch.rng.random((len(batch), len(lengths))) if random else None
+    draws = _draws(batch, len(lengths)) if random else None
 
     def make(part: Part) -> NDArray[Any]:
         to = _item_shape(part, shape, lengths)
@@ -122,7 +122,7 @@ def flip(
         batch: arrays ``(N, ...)`` of any dtype; shape and dtype stay.
         axis: of the whole array, where 0 is the items: for ``(N, H, W, C)``, 2 mirrors left and
             right, 1 up and down. Of several axes an item is reversed along all or along none.
-        probability: of each item to be reversed, drawn from ``batch.rng``; 1 reverses every item.
+        probability: of each item to be reversed, drawn from its own generator; 1 reverses all.
         components: which arrays; by default the only one. An item is reversed in all or in none.
 
     Raises:
@@ -131,7 +131,7 @@ def flip(
     """
     if not isinstance(probability, (int, float, np.number)) or not 0 <= probability <= 1:
         raise OptionError(f"probability must be a number in 0..1, got {probability!r:.60}")
-    chosen = batch.rng.random(len(batch)) < probability
+    chosen = _draws(batch, 1)[:, 0] < probability
 
     def make(part: Part) -> NDArray[Any]:
         axes = axes_of(part, axis)
@@ -146,6 +146,11 @@ def flip(
         return made
 
     return replace(batch, components, make)
+
+
+def _draws(batch: AnyBatch, count: int) -> NDArray[np.float64]:
+    """Draw numbers for each item, the same in whatever batch it is."""
+    return np.array([rng.random(count) for rng in batch.item_rngs]).reshape(len(batch), count)
 
 
 def _lengths(shape: Lengths) -> tuple[int | None, ...]:
