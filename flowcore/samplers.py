@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowcore.errors import OptionError, explain
-from flowcore.ids import id_array, is_missing
+from flowcore.labels import codes
 from flowcore.order import Buckets, Draws, Groups, Permutation, Turns
 from flowcore.sampler import Batches, BatchSampler, InOrder, Order, Sampler, seed_sequence
 
@@ -95,7 +95,7 @@ class Balanced(Sampler):
     repeats = True
 
     def __init__(self, labels: ArrayLike | Sequence[Hashable], size: int | None = None) -> None:
-        self._groups = Groups(_classes(labels))
+        self._groups = Groups(codes(labels, "labels"))
         classes = len(self._groups.sizes)
         self._size = -(-len(self._groups.items) // classes) * classes
         if size is None:
@@ -286,38 +286,3 @@ def _bounds(lengths: NDArray[Any], buckets: Any) -> NDArray[Any]:
         raise OptionError(f"the bounds of buckets must increase, got {buckets!r:.80}")
     count = _count("buckets", buckets)
     return np.unique(np.quantile(lengths, np.arange(1, count) / count, method="inverted_cdf"))
-
-
-def _classes(labels: Any) -> NDArray[np.int64]:
-    """Return the number of the class of each item."""
-    array = np.asarray(labels) if hasattr(labels, "__array__") else None
-    if array is None and isinstance(labels, Sequence) and not isinstance(labels, (str, bytes)):
-        array = id_array(list(labels))
-    if array is None or array.ndim != 1 or not array.size:
-        raise OptionError(
-            explain(
-                "labels must be a one-dimensional array or a sequence, with at least one",
-                why=f"got {type(labels).__name__} {labels!r:.80}".split("\n")[0],
-            )
-        )
-    objects = array.dtype.hasobject
-    missing = np.array([is_missing(one) for one in array.tolist()]) if objects else array != array
-    if missing.any():
-        raise OptionError(
-            explain(
-                "an item without a label is of no class",
-                where=_shown(array, missing),
-                next="give it a label, or leave it out of the dataset",
-            )
-        )
-    return _numbered(array.tolist()) if objects else np.unique(array, return_inverse=True)[1]
-
-
-def _numbered(labels: list[Any]) -> NDArray[np.int64]:
-    numbers: dict[Any, int] = {}
-    try:
-        return np.array([numbers.setdefault(label, len(numbers)) for label in labels])
-    except TypeError as error:
-        raise OptionError(
-            explain(f"labels must be hashable, as ints, strings and tuples are: {error}")
-        ) from None

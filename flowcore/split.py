@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from flowcore.errors import OptionError, explain
 from flowcore.idhash import id_words
-from flowcore.ids import Positions, id_array, is_missing
+from flowcore.ids import Positions
 from flowcore.index import Index
+from flowcore.labels import codes
 from flowcore.order import Permutation
 from flowcore.sampler import seed_sequence
 
@@ -104,10 +105,10 @@ def _numbers(
                 )
             )
         return _by_hash(index, shares, seed)
-    labels = np.zeros(n, np.int64) if by is None else _codes(by, n, "by")
+    labels = np.zeros(n, np.int64) if by is None else codes(by, "by", n)
     order = _order(n, seed)
     if groups is not None:
-        return _by_group(order, _codes(groups, n, "groups"), labels, shares)
+        return _by_group(order, codes(groups, "groups", n), labels, shares)
     return _by_label(order, labels if by is not None else None, shares)
 
 
@@ -220,45 +221,3 @@ def _checked_seed(seed: Any) -> int | None:
     if isinstance(seed, bool) or not hasattr(seed, "__index__") or operator.index(seed) < 0:
         raise OptionError(f"seed must be an int of at least 0, or None, got {seed!r:.60}")
     return operator.index(seed)
-
-
-def _codes(values: Any, n: int, option: str) -> NDArray[np.int64]:
-    """Return labels or groups as numbers from 0, the same number for the same value."""
-    array = _column(values, n, option)
-    if array.dtype.kind != "O":
-        missing = array != array
-        codes = np.unique(array, return_inverse=True)[1]
-    else:
-        missing = np.array([is_missing(value) for value in array], bool)
-        seen: dict[Any, int] = {}
-        try:
-            codes = np.array([seen.setdefault(value, len(seen)) for value in array], np.int64)
-        except TypeError as error:
-            raise OptionError(f"{option} must have values that are hashable: {error}") from None
-    if missing.any():
-        raise OptionError(
-            explain(
-                f"{option} has {missing.sum()} missing values, the first at position "
-                f"{int(missing.argmax())}",
-                next="leave these items out, or give them a value of their own",
-            )
-        )
-    return codes
-
-
-def _column(values: Any, n: int, option: str) -> NDArray[Any]:
-    if hasattr(values, "__array__"):
-        array = np.asarray(values)
-    elif hasattr(values, "__iter__") and not isinstance(values, (str, bytes, dict, set)):
-        array = id_array(list(values))
-    else:
-        array = np.empty((), object)
-    if array.shape == (n,):
-        return array
-    raise OptionError(
-        explain(
-            f"{option} must have one value for each of the {n} items, "
-            f"got {type(values).__name__} of shape {array.shape}",
-            next="give an array of their number, in the order of the index",
-        )
-    )

@@ -296,7 +296,7 @@ def test_labels_are_any_values_that_are_equal_or_not(labels):
     "bad", [[], 3, None, "aab", b"ab", {1, 2}, {1: 2}, iter([1, 2]), [[1], [2]], np.eye(2)]
 )
 def test_labels_that_are_no_values_in_a_row_are_refused(bad):
-    with pytest.raises(OptionError, match="labels must be"):
+    with pytest.raises(OptionError, match="labels must have"):
         Balanced(bad)
 
 
@@ -304,7 +304,7 @@ def test_labels_that_are_no_values_in_a_row_are_refused(bad):
     "bad", [[1.0, math.nan], np.array([1, math.nan]), np.array(["2020", "NaT"], "M8[D]")]
 )
 def test_a_label_that_is_missing_is_refused_with_its_position(bad):
-    with pytest.raises(OptionError, match=r"without a label[\s\S]*at position 1"):
+    with pytest.raises(OptionError, match="labels has 1 missing values, the first at position 1"):
         Balanced(bad)
 
 
