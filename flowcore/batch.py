@@ -16,7 +16,7 @@ from flowcore.items import Making
 from flowcore.rows import ItemStreams, cut, places_of
 from flowcore.sampler import random_stream
 
-__all__ = ["Batch", "Tensor", "first_ids"]
+__all__ = ["Batch", "Tensor", "checked_components", "first_ids"]
 
 Tensor = Any  # what get_tensor returns: an array, a tuple of arrays, or a dict of arrays
 
@@ -79,7 +79,7 @@ class Batch:
         if "components" in vars(cls):
             declared: Any = cls.components  # a lone name is taken for one component
             names = (declared,) if isinstance(declared, str) else tuple(declared or ())
-            cls.components = _checked_components(names)
+            cls.components = checked_components(names)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -153,7 +153,7 @@ class Batch:
     @data.setter
     def data(self, value: Any) -> None:
         if isinstance(value, Mapping) and not type(self).components:
-            self.components = _checked_components(tuple(value))
+            self.components = checked_components(tuple(value))
         if self.components:
             vars(self).update(_by_name(value, self.components, type(self).__name__))
         else:
@@ -258,7 +258,8 @@ def _by_name(value: Any, names: tuple[str, ...], owner: str) -> Mapping[str, Any
     )
 
 
-def _checked_components(names: tuple[str, ...]) -> tuple[str, ...]:
+def checked_components(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names that components may have; refuse those that a batch has for other things."""
     taken = [name for name in names if name in _TAKEN or hasattr(Batch, name)]
     if taken or len(set(names)) < len(names):
         raise OptionError(

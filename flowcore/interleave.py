@@ -31,7 +31,10 @@ def in_turn(weights: Sequence[float], parts: int) -> tuple[int, ...]:
     Raises:
         OptionError: not one weight above 0 for each part.
     """
-    shares = np.asarray(weights, float)
+    try:
+        shares = np.asarray(weights, float)
+    except (TypeError, ValueError):
+        shares = np.empty(0)
     if shares.shape != (parts,) or not np.isfinite(shares).all() or not (shares > 0).all():
         raise OptionError(
             explain(

@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 
 from flowcore.batch import Batch
+from flowcore.errors import PipelineError, explain
 from flowcore.fingerprint import digest
 from flowcore.index import Index
 from flowcore.interleave import Stop
+from flowcore.joins import check_join
 from flowcore.source import Source
 from flowcore.steps import (
     ActionStep,
     JoinStep,
     NamedStep,
+    RebatchStep,
     RepeatStep,
     SinkStep,
     Step,
     WhenStep,
 )
-from flowcore.values import V, variables
+from flowcore.values import V, merged, variables
 
 __all__ = ["Mixture", "Recipe", "flat"]
 
@@ -61,6 +64,18 @@ class Recipe:
     source: Source | Mixture | None = None
     steps: tuple[Step, ...] = ()
 
+    def __post_init__(self) -> None:
+        rebatches = [at for at, one in enumerate(self.steps) if isinstance(one, RebatchStep)]
+        sinks = [at for at, one in enumerate(self.steps) if isinstance(one, SinkStep)]
+        if len(rebatches) > 1 or (rebatches and sinks and sinks[0] < rebatches[0]):
+            raise PipelineError(
+                explain(
+                    "rebatch comes once, and before the sinks",
+                    where=f"{self}",
+                    next="give the last size, and put_into after it",
+                )
+            )
+
     def then(self, *steps: Step) -> Recipe:
         """Return a new recipe with ``steps`` at the end."""
         return Recipe(self.source, (*self.steps, *steps))
@@ -71,21 +86,28 @@ class Recipe:
         Raises:
             UnknownAction, ArgumentError: the batch class does not have an action, or not so.
         """
-        return Recipe(source, tuple(_bound(step, source.batch_class) for step in self.steps))
+        return Recipe(source, tuple(_bound(step, source) for step in self.steps))
 
     def variables(self) -> dict[str, V]:
         """Return the run's variables that stand in it, by name."""
-        found: dict[str, V] = {}
-        for step in flat(self.steps, joined=True):
+        found: list[V] = []
+        for step in self.all_steps():
             if isinstance(step, ActionStep):
-                found.update(variables((step.args, dict(step.kwargs))))
+                found += variables((step.args, dict(step.kwargs))).values()
             elif isinstance(step, WhenStep):
-                found.update(variables(step.condition))
+                found += variables(step.condition).values()
             elif isinstance(step, RepeatStep):
-                found.update(variables(step.times))
+                found += variables(step.times).values()
+        return merged(found)
+
+    def all_steps(self) -> Iterator[Step]:
+        """Generate the steps, those inside of them, and those of recipes inside of this one."""
         for part in self.source.parts if isinstance(self.source, Mixture) else ():
-            found.update(part.variables())
-        return found
+            yield from part.all_steps()
+        for step in flat(self.steps):
+            yield step
+            if isinstance(step, JoinStep):
+                yield from step.recipe.all_steps()
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """Return what tells it from other recipes; sinks are left out, as they change no batch."""
@@ -97,10 +119,10 @@ class Recipe:
     def step_digests(self) -> str:
         """Return three letters for the source, and for each step that is no sink.
 
-        A long recipe has its later steps in one: at most 24 are told apart.
+        A long recipe has its later steps in one: at most 12 are told apart.
         """
         _, inner, steps = self.fingerprint_parts()
-        parts = [(inner, self._some_ids()), *steps[:23]] + ([steps[23:]] if steps[23:] else [])
+        parts = [(inner, self._some_ids()), *steps[:11]] + ([steps[11:]] if steps[11:] else [])
         return "".join(digest(part, length=3) for part in parts)
 
     def _some_ids(self) -> Any:
@@ -124,14 +146,12 @@ class Recipe:
         return "\n".join([self.headline, *steps])
 
 
-def flat(steps: Sequence[Step], *, joined: bool = False) -> Iterator[Step]:
-    """Generate steps and those inside of them; with ``joined`` those of joined recipes too."""
+def flat(steps: Sequence[Step]) -> Iterator[Step]:
+    """Generate steps and those inside of them."""
     for step in steps:
         yield step
         for inner in _inside(step):
-            yield from flat(inner, joined=joined)
-        if joined and isinstance(step, JoinStep):
-            yield from flat(step.recipe.steps, joined=True)
+            yield from flat(inner)
 
 
 def _inside(step: Step) -> tuple[tuple[Step, ...], ...]:
@@ -140,16 +160,18 @@ def _inside(step: Step) -> tuple[tuple[Step, ...], ...]:
     return (step.steps,) if isinstance(step, RepeatStep) else ()
 
 
-def _bound(step: Step, batch_class: type[Batch]) -> Step:
-    """Return a step as it is with another batch class."""
+def _bound(step: Step, source: Source | Mixture) -> Step:
+    """Return a step as it is over another source; refuse what cannot be there."""
     if isinstance(step, NamedStep):
-        return step.bound(batch_class)
+        return step.bound(source.batch_class)
     if isinstance(step, ActionStep) and step.of_class:
-        return NamedStep(step.name, step.args, step.kwargs).bound(batch_class)
+        return NamedStep(step.name, step.args, step.kwargs).bound(source.batch_class)
+    if isinstance(step, JoinStep) and step.recipe.source is not None:
+        check_join(source, step.recipe.source, step)
     if isinstance(step, WhenStep):
-        then = tuple(_bound(inner, batch_class) for inner in step.then)
-        otherwise = tuple(_bound(inner, batch_class) for inner in step.otherwise)
+        then = tuple(_bound(inner, source) for inner in step.then)
+        otherwise = tuple(_bound(inner, source) for inner in step.otherwise)
         return replace(step, then=then, otherwise=otherwise)
     if isinstance(step, RepeatStep):
-        return replace(step, steps=tuple(_bound(inner, batch_class) for inner in step.steps))
+        return replace(step, steps=tuple(_bound(inner, source) for inner in step.steps))
     return step

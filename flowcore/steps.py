@@ -87,7 +87,7 @@ class ActionStep:
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """Return what tells it from other steps."""
-        return self.name, self.args, self.kwargs
+        return self.name, self.args, sorted(self.kwargs.items())
 
 
 @dataclass(frozen=True, slots=True)

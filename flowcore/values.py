@@ -6,8 +6,9 @@ variable of the run. They are plain data in a recipe; a run resolves them for ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from flowcore.sampler import seed_sequence
 if TYPE_CHECKING:
     from flowcore.batch import Batch
 
-__all__ = ["B", "R", "V", "Value", "holds_value", "resolved", "variables"]
+__all__ = ["B", "R", "V", "Value", "holds_value", "merged", "resolved", "variables"]
 
 _DRAW = 3  # what the streams of `R` are for; the other purposes are those of `flowcore.sampler`
 
@@ -28,8 +29,8 @@ class Value:
 
     __slots__ = ()
 
-    def of(self, batch: Batch, at: int) -> Any:
-        """Return the value for ``batch``, in the argument ``at`` of the run's recipe."""
+    def of(self, batch: Batch, at: tuple[int, ...]) -> Any:
+        """Return the value for ``batch``, at the place ``at`` of the run's recipe."""
         raise NotImplementedError
 
     def __bool__(self) -> bool:
@@ -45,7 +46,7 @@ class Value:
 class _Attribute(Value):
     name: str
 
-    def of(self, batch: Batch, at: int) -> Any:
+    def of(self, batch: Batch, at: tuple[int, ...]) -> Any:
         return getattr(batch, self.name)
 
     def __repr__(self) -> str:
@@ -93,7 +94,8 @@ class R(Value):
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __init__(self, name: str, /, *args: Any, **kwargs: Any) -> None:
-        draws = [draw for draw in dir(np.random.Generator) if draw[0] != "_"]
+        own = ("bit_generator", "spawn")  # which draw nothing
+        draws = [draw for draw in dir(np.random.Generator) if draw[0] != "_" and draw not in own]
         if name not in draws:
             raise OptionError(
                 explain(
@@ -106,10 +108,10 @@ class R(Value):
         object.__setattr__(self, "args", args)
         object.__setattr__(self, "kwargs", kwargs)
 
-    def of(self, batch: Batch, at: int) -> Any:
+    def of(self, batch: Batch, at: tuple[int, ...]) -> Any:
         """Draw for ``batch``."""
         seed = batch._seed
-        stream = seed_sequence(seed or 0, _DRAW, batch.epoch, batch.number, at)
+        stream = seed_sequence(seed or 0, _DRAW, batch.epoch, batch.number, *at)
         rng = np.random.default_rng(None if seed is None else stream)
         args, kwargs = resolved((self.args, self.kwargs), batch, at)
         return getattr(rng, self.name)(*args, **kwargs)
@@ -123,7 +125,8 @@ class R(Value):
     __bool__ = Value.__bool__
 
 
-_MISSING = object()
+class _Default(Enum):
+    NONE = "none"  # a member is the same object also after it was pickled
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +139,9 @@ class V(Value):
     """
 
     name: str
-    default: Any = _MISSING
+    default: Any = _Default.NONE
 
-    def of(self, batch: Batch, at: int) -> Any:
+    def of(self, batch: Batch, at: tuple[int, ...]) -> Any:
         """Return what the run says."""
         making = batch._making
         given = making.variables if making is not None else {}
@@ -147,7 +150,7 @@ class V(Value):
     @property
     def needed(self) -> bool:
         """Whether each run must say what it is."""
-        return self.default is _MISSING
+        return self.default is _Default.NONE
 
     def __repr__(self) -> str:
         return f"V({self.name!r})"
@@ -162,20 +165,29 @@ def holds_value(argument: Any) -> bool:
 
 def variables(argument: Any) -> dict[str, V]:
     """Return the variables in an argument, by name."""
-    return {value.name: value for value in _values(argument) if isinstance(value, V)}
+    return merged(value for value in _values(argument) if isinstance(value, V))
 
 
-def resolved(argument: Any, batch: Batch, at: int) -> Any:
+def merged(found: Iterable[V]) -> dict[str, V]:
+    """Return variables by name; of several of one name, one without a default counts."""
+    by_name: dict[str, V] = {}
+    for value in found:
+        if value.name not in by_name or value.needed:
+            by_name[value.name] = value
+    return by_name
+
+
+def resolved(argument: Any, batch: Batch, at: tuple[int, ...]) -> Any:
     """Return an argument with its values replaced by what they are for ``batch``."""
     if isinstance(argument, Value):
         return argument.of(batch, at)
     if type(argument) in (list, tuple):
         return type(argument)(
-            resolved(item, batch, at * 1_009 + number + 1) for number, item in enumerate(argument)
+            resolved(item, batch, (*at, number)) for number, item in enumerate(argument)
         )
     if type(argument) is dict:
         return {
-            name: resolved(item, batch, at * 1_009 + number + 1)
+            name: resolved(item, batch, (*at, number))
             for number, (name, item) in enumerate(argument.items())
         }
     return argument

@@ -6,15 +6,14 @@ Nothing runs here. What can be known to be wrong is refused in the call that wri
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
-import numpy as np
-
 from flowcore.actions import action_mark
-from flowcore.batch import Batch
+from flowcore.batch import Batch, checked_components
 from flowcore.errors import (
     AmbiguousPlugin,
     ArgumentError,
@@ -24,12 +23,10 @@ from flowcore.errors import (
     explain,
     near,
 )
-from flowcore.ids import listed
-from flowcore.index import Index
+from flowcore.joins import check_join
 from flowcore.plugins import find, identifier, install_hint, load, names
-from flowcore.recipe import Mixture, Recipe, flat
+from flowcore.recipe import Recipe
 from flowcore.sinks import Sink, as_sink
-from flowcore.source import Source
 from flowcore.steps import (
     ActionStep,
     FilterStep,
@@ -47,7 +44,6 @@ from flowcore.values import Value
 __all__ = ["Writer", "as_recipe"]
 
 _PUT = "put_into_"
-_LOOK = 1 << 16  # ids that are looked up at a time
 
 
 class Writer:
@@ -90,7 +86,11 @@ class Writer:
         Raises:
             OptionError: no such ``each``, or ``predicate`` is no function.
         """
-        if not callable(predicate) or each not in ("batch", "item"):
+        if (
+            not callable(predicate)
+            or each not in ("batch", "item")
+            or inspect.iscoroutinefunction(predicate)
+        ):
             raise OptionError(
                 explain(
                     f"filter takes a function and each='batch' or 'item', got {predicate!r:.60}, "
@@ -174,14 +174,6 @@ class Writer:
         Raises:
             PipelineError: a size that cannot be, a second one, or a sink before it.
         """
-        if any(isinstance(step, (RebatchStep, SinkStep)) for step in self.steps):
-            raise PipelineError(
-                explain(
-                    "rebatch comes once, and before the sinks",
-                    where=f"{self}",
-                    next="give the last size, and put_into after it",
-                )
-            )
         return self._then(RebatchStep(_count("size", size, 1), bool(drop_last)))
 
     def __add__(self, other: Any) -> Self:
@@ -283,12 +275,11 @@ class Writer:
         name = "join" if by == "id" else "zip"
         recipe = as_recipe(other, name)
         _refuse(recipe, name, SinkStep, RebatchStep, FilterStep)
-        step = JoinStep(recipe, by, dict(rename or {}))
+        step = JoinStep(recipe, by, _checked_rename(rename))
         if recipe.source is None:
             raise PipelineError(f"{name} needs a pipeline over a dataset, and got a template")
         if self._recipe.source is not None:
-            _check_items(self._recipe.source, recipe.source, name)
-            _check_components(self._recipe.source.batch_class, recipe.source.batch_class, step)
+            check_join(self._recipe.source, recipe.source, step)
         return self._then(step)
 
     def _later_writer(self, name: str) -> Callable[..., Self]:
@@ -415,7 +406,7 @@ def as_recipe(value: Any, what: str) -> Recipe:
 
 def _refuse(recipe: Recipe, name: str, *kinds: type) -> None:
     """Refuse steps that cannot be in a recipe inside of another."""
-    for step in flat(recipe.steps):
+    for step in recipe.all_steps():
         if isinstance(step, kinds):
             raise PipelineError(
                 explain(
@@ -425,59 +416,15 @@ def _refuse(recipe: Recipe, name: str, *kinds: type) -> None:
             )
 
 
-def _check_items(mine: Source | Mixture, other: Source | Mixture, name: str) -> None:
-    if name == "zip":
-        if len(mine.index) != len(other.index):
-            raise PipelineError(
-                explain(
-                    f"zip needs as many items on both sides: {len(mine.index)}, "
-                    f"and {len(other.index)}",
-                    next="join(other) goes by id",
-                )
-            )
-        return
-    missing = _missing(mine.index, other.index)
-    if missing:
-        raise PipelineError(
-            explain(
-                f"the other side of the join lacks ids: {', '.join(map(repr, missing[:3]))}"
-                + (", ..." if len(missing) > 3 else ""),
-                next="keep those that both have: (dataset & other).p",
-            )
-        )
-
-
-def _missing(mine: Index, other: Index) -> list[Any]:
-    """Return the first ids of one index that the other does not have."""
-    if mine == other:
-        return []
-    for start in range(0, len(mine), _LOOK):
-        ids = mine.ids(np.arange(start, min(start + _LOOK, len(mine))))
-        lacking = ids[other.find(ids) < 0]
-        if len(lacking):
-            return listed(lacking[:4])
-    return []
-
-
-def _check_components(mine: type[Batch], other: type[Batch], step: JoinStep) -> None:
-    unknown = [name for name in step.rename if other.components and name not in other.components]
-    if unknown:
-        raise PipelineError(
-            explain(
-                f"the other side has no component {unknown[0]!r} to rename",
-                why=f"it has {other.components}",
-                next=near(unknown[0], other.components),
-            )
-        )
-    both = {step.rename.get(name, name) for name in other.components} & set(mine.components)
-    if both:
-        name = min(both)
-        raise PipelineError(
-            explain(
-                f"both sides have a component {name!r}",
-                next=f"rename={{{name!r}: 'another name'}}",
-            )
-        )
+def _checked_rename(rename: Any) -> dict[str, str]:
+    rename = {} if rename is None else rename
+    if not isinstance(rename, Mapping) or not all(isinstance(name, str) for name in rename):
+        raise OptionError(f"rename must be a dict of new names by name, got {rename!r:.60}")
+    names = tuple(rename.values())
+    if not all(isinstance(name, str) and name.isidentifier() for name in names):
+        raise OptionError(f"components must have names of Python, got {names!r:.60}")
+    checked_components(names)
+    return dict(rename)
 
 
 def _count(name: str, value: Any, least: int) -> int:

@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 from flowcore.batch import Batch
 from flowcore.items import Dropped
 
-__all__ = ["SENDING", "Executor", "Outcome", "Task", "Work"]
+__all__ = ["REFUSED", "SENDING", "Executor", "Outcome", "Task", "Work"]
+
+#: The step of an outcome that says: the executor takes no more tasks.
+REFUSED = "submitting"
 
 #: The step of an outcome that says: the work cannot reach the workers, so no batch can be made.
 SENDING = "sending the work"

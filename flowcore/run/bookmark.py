@@ -61,7 +61,8 @@ class Bookmark:
             while self._low in self._beyond:
                 self._beyond.remove(self._low)
                 self._low += 1
-            self._after = handed.after
+            if handed.after is not None and (self._after is None or handed.after > self._after):
+                self._after = handed.after  # several consumers may come in another order
             self.items += handed.items
             self.batches = None if self.batches is None else self.batches + 1
 
@@ -101,7 +102,8 @@ class Bookmark:
                 state.update(skip=at.skip, number=at.number)
             if self._beyond:
                 state["beyond"] = sorted(place - self._low for place in self._beyond)
-            if len(state) > 2 and self._plan.shard.world > 1:
+            own = len(state) > 2 or self._plan.uneven == "short"  # other shards are elsewhere
+            if own and self._plan.shard.world > 1:
                 state["shard"] = [self._plan.shard.rank, self._plan.shard.world]
             if self.batches is not None:
                 state["batches"] = self.batches

@@ -16,8 +16,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from flowcore.batch import Batch, first_ids
-from flowcore.errors import Cancelled, DataError, PipelineError, explain
-from flowcore.executors.base import SENDING, Outcome, Task
+from flowcore.errors import Cancelled, DataError, PipelineError, WorkerLost, explain
+from flowcore.executors.base import REFUSED, SENDING, Outcome, Task
 from flowcore.hookspecs import BatchDelivered, WorkerLostEvent
 from flowcore.run.bookmark import Handed
 from flowcore.run.compile import CompiledWork
@@ -135,37 +135,43 @@ class Delivery:
                 self._hear(self.messages.get())
             self._run_due()
             self._window.fill(self._limit())
-            moved = self._regroup is not None and self._move(self._regroup)
+            if self._regroup is not None and self._move(self._regroup):
+                continue
             attempt = self._window.done(0 if self._regroup is None else 1)
             if attempt is not None:
                 return attempt
-            if not moved:
-                if self.over:
-                    return None
-                self._wait()
+            if self.over:
+                return None
+            self._wait()
 
     def _move(self, regroup: Regroup) -> bool:
-        """Take what the first stage has finished to the second; return whether there was any."""
-        attempt = self._window.done(0)
-        if attempt is None:
-            if not (self._window.is_over(0) and regroup.waiting_items):
-                return False
-            for made in regroup.flush():
+        """Have one batch cut anew, or take what to cut; return whether there was any."""
+        if self._window.open_in(1) < max(1, self._due()):
+            waiting = regroup.waiting
+            made = regroup.cut(ended=self._window.is_over(0))
+            if made is not None:
                 self._window.add(*made)
-            return True
+            if made is not None or regroup.waiting != waiting:
+                return True
+        attempt = None if regroup.waiting else self._window.done(0)
+        if attempt is None:
+            return False
         outcome = self._settled(attempt)
         if outcome is not None:
             self._window.drop(attempt)
             assert outcome.batch is not None
-            for made in regroup.push(outcome.batch):
-                self._window.add(*made)
+            regroup.push(outcome.batch)
+            self._count_barren(None, attempt.task)
         return True
+
+    def _due(self) -> int:
+        """How many batches are asked for, or wanted ahead."""
+        asked = self._requests if self._hands_over else self._report.batches + 1
+        return asked - self._report.batches + self._prefetch
 
     def _limit(self) -> int:
         """How many attempts may be in the window: what is asked for, and the prefetch."""
-        asked = self._requests if self._hands_over else self._report.batches + 1
-        waiting = self._regroup.waiting if self._regroup else 0
-        return asked - self._report.batches + self._prefetch - waiting
+        return self._due() - (self._regroup.waiting if self._regroup else 0)
 
     def _hear(self, message: object) -> None:
         if message is REQUEST:
@@ -197,10 +203,12 @@ class Delivery:
         except KeyboardInterrupt:  # a Ctrl-C that came just now, in a run without threads
             raise
         except BaseException as error:
-            lost = self._lost(attempt, error)
+            lost = self._refused(error) if attempt.refused else self._lost(attempt, error)
             if lost is None:
                 return None
             outcome = lost
+        if outcome.error is not None and self._cancel.is_set():
+            raise Cancelled("the run was left before its end")  # which it may have failed of
         if outcome.error is None:
             self._policy.dropped(attempt.task, outcome.dropped)
             if outcome.batch is not None:
@@ -237,6 +245,17 @@ class Delivery:
         due = time.monotonic() + delay
         heapq.heappush(self._later, (due, id(attempt), attempt))
 
+    def _refused(self, error: BaseException) -> Outcome:
+        refused = WorkerLost(
+            explain(
+                f"the executor takes no more tasks: {type(error).__name__}: {error}",
+                why="a pool of processes is broken for good when one of them dies",
+                next="make a new pool, and go on from run.state_dict() with resume=",
+            )
+        )
+        refused.__cause__ = error
+        return Outcome(error=refused, step=REFUSED)
+
     def _lost(self, attempt: Attempt, error: BaseException) -> Outcome | None:
         if isinstance(error, PipelineError):  # not a loss: the work could not be sent
             return Outcome(error=error, step=SENDING)
@@ -272,8 +291,13 @@ class Delivery:
             self._nothing_left(error, task)
         self._window.drop(attempt)
         self._pass(attempt)
+        self._count_barren(error, task)
+
+    def _count_barren(self, error: BaseException | None, task: Task) -> None:
+        """Note a batch that nothing was delivered of; an endless run needs some in each epoch."""
         self._barren += 1
-        if plan.n_epochs is None and self._barren >= max(1, plan.rounds()):
+        epochs = 1 if self._regroup is None else 2  # what is left is cut when the next one begins
+        if self._plan.n_epochs is None and self._barren >= max(1, epochs * self._plan.rounds()):
             self._nothing_left(error, task)
 
     def _nothing_left(self, error: BaseException | None, task: Task) -> None:
@@ -282,8 +306,8 @@ class Delivery:
             raise DataError(
                 explain(
                     f"no item of epoch {task.epoch} is left",
-                    why="its filters, or on_error='skip_items', leave out every one",
-                    next="look at what filter() is given",
+                    why="its filters, on_error='skip_items', or drop_last leave out every one",
+                    next="look at what filter() and rebatch() are given",
                 )
             )
         self._policy.note(error, task, "a batch")

@@ -137,7 +137,7 @@ class Engine:
             if self._started or self._left:
                 return
             self._hook = hooks().hook
-            if self.plan.batches == 0 and self._settings.resume is not None:
+            if self.plan.batches == 0 and self._settings.resume and self.plan.start.epoch:
                 _log.warning(
                     "the run has nothing left: it goes on at the end of epoch %d, and n_epochs=%s "
                     "counts the epochs that are through too",
@@ -216,6 +216,7 @@ class Engine:
             report=self.report,
             hook=self._hook,
             options=options,
+            rebatched=self._rebatch is not None,
         )
         return Delivery(
             settings=self._settings,

@@ -12,6 +12,7 @@ from flowcore.recipe import Recipe
 from flowcore.run.engine import Engine
 from flowcore.run.report import Report
 from flowcore.run.settings import Settings
+from flowcore.run.state import read_state
 
 __all__ = ["Feed", "Run"]
 
@@ -90,6 +91,7 @@ class Run:
                     next="make a new one: pipeline.gen_batch(..., resume=state)",
                 )
             )
+        read_state(state)
         self._engine = self._engine.resumed(state)
 
     def start(self) -> None:

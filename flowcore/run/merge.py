@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowcore.batch import Batch
+from flowcore.batch import Batch, checked_components
 from flowcore.errors import DataError, explain
 
-__all__ = ["attach", "concatenated", "piece"]
+__all__ = ["attach", "concatenated", "piece", "rows_left"]
 
 
 def piece(batch: Batch, rows: slice) -> Batch:
     """Return a batch of some of a batch's items, with copies of their data."""
-    part = copy.copy(batch)
-    return part.subset(np.arange(len(batch))[rows])
+    part = copy.copy(batch).subset(np.arange(len(batch))[rows])
+    for name, value in vars(part).items():  # arrays of numbers are copies already
+        if isinstance(value, (list, tuple)) or getattr(value, "dtype", np.dtype(int)).hasobject:
+            vars(part)[name] = copy.deepcopy(value)
+    return part
 
 
 def concatenated(batches: Sequence[Batch], batch_class: type[Batch]) -> Batch:
@@ -53,10 +56,35 @@ def concatenated(batches: Sequence[Batch], batch_class: type[Batch]) -> Batch:
     return made
 
 
+def rows_left(asked: NDArray[np.int64], batch: Batch) -> NDArray[np.int64]:
+    """Return which of the items asked for a batch still has, as places in ``asked``.
+
+    Raises:
+        DataError: it has others, or has them in another order.
+    """
+    found = batch.positions
+    if np.array_equal(asked, found):
+        return np.arange(len(asked))
+    rows: list[int] = []  # some were dropped: what is left must come in the same order
+    for row, position in enumerate(asked.tolist()):
+        if len(rows) < len(found) and position == found[len(rows)]:
+            rows.append(row)
+    if len(rows) < len(found):
+        raise DataError(
+            explain(
+                "a pipeline inside of a join or a mixture changed its items, or their order",
+                where=repr(batch),
+                next="let its actions keep batch.index and batch.positions as they are",
+            )
+        )
+    return np.array(rows, np.int64)
+
+
 def attach(batch: Batch, components: dict[str, Any]) -> None:
     """Set components of a batch, also those that its class does not declare."""
     new = tuple(name for name in components if name not in batch.components)
     if new:
+        checked_components(new)
         batch.components = (*batch.components, *new)
     batch.data = {**batch.data, **components}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ Uneven = Literal["pad", "drop", "short"]
 _BLOCK = 1 << 13  # positions that are computed at a time, at most: the arrays fit into a cache
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Position:
     """A place between two batches of a run.
 
@@ -84,8 +84,9 @@ class Plan:
     dropping: bool = False
 
     def __post_init__(self) -> None:
-        # What was computed last: used by one thread at a time, the one that makes tasks.
-        self._epoch: tuple[int, Order | Batches] | None = None
+        # What was computed last: used by one thread at a time, the one that makes tasks. Orders are
+        # kept for some epochs, as a batch of one that is over may be needed once more.
+        self._orders: dict[int, Order | Batches] = {}
         self._block: tuple[int, int, NDArray[np.int64]] = (-1, 0, np.arange(0))
         self._ahead = 1  # batches that the next block has
         self._size = self.sampler.size(self.length)
@@ -104,6 +105,7 @@ class Plan:
                     "that are through too",
                 )
             )
+        self.beyond = self._known_beyond()
 
     def _count(self) -> int:
         if isinstance(self.sampler, BatchSampler):
@@ -148,6 +150,12 @@ class Plan:
         elif self.uneven == "short":
             left += world - 1 - self.shard.rank
         return max(left, 0) // world
+
+    def _known_beyond(self) -> tuple[int, ...]:
+        """Return those of the places `beyond` that the run has."""
+        self.beyond, given = (), self.beyond
+        total = self.batches
+        return tuple(place for place in sorted(set(given)) if total is None or place < total)
 
     @property
     def batches(self) -> int | None:
@@ -215,15 +223,18 @@ class Plan:
         task.filler, task.dropping = filler, self.dropping
         if self.sampler.repeats:
             # Of an item that comes twice, each has a random stream of its own: by its place.
-            first = number * self.batch_size
+            formed = isinstance(self.sampler, BatchSampler)
+            first = number << 32 if formed else number * self.batch_size
             task.keys = np.arange(first, first + len(task.positions))
         return task
 
     def positions(self, epoch: int, number: int) -> NDArray[np.int64]:
         """Return the positions of one batch: int64, read-only."""
         if isinstance(self.sampler, BatchSampler):
-            positions = self._checked(self._batches(epoch)[number], epoch)
-            positions.flags.writeable = False  # an action must not change what a retry reads
+            batches = self._batches(epoch)
+            with self._noted(epoch):
+                positions = self._checked(batches[number], epoch)
+                self._check_count(min(1, len(positions)), 1, f"items in batch {number}", epoch)
             return positions
         at, rest = divmod(number - self._block[1], self.shard.world)
         start = at * self.batch_size
@@ -236,7 +247,7 @@ class Plan:
         """Compute the batch ``number`` and those that this shard has after it."""
         follows = epoch == self._block[0] and number > self._block[1]
         self._ahead = min(2 * self._ahead, _BLOCK // self.batch_size) if follows else 1
-        world, size = self.shard.world, self.batch_size
+        world, size = self.shard.world, min(self.batch_size, max(1, self._size))
         count = max(1, min(self._ahead, (self.epoch_batches - number - 1) // world + 1))
         if world == 1:
             places: slice | NDArray[np.int64] = slice(
@@ -246,39 +257,61 @@ class Plan:
             numbers = np.arange(number, number + count * world, world)
             places = (numbers[:, None] * size + np.arange(size)).ravel()
             places = places[places < self._size]  # cuts the short batch, which is the last
-        block = self._checked(self._order(epoch)[places], epoch)
-        block.flags.writeable = False
+        order = self._order(epoch)
+        with self._noted(epoch):
+            block = self._checked(order[places], epoch)
+            wanted = places.stop - places.start if isinstance(places, slice) else len(places)
+            self._check_count(len(block), wanted, "positions at once", epoch)
         return block
 
     def _checked(self, positions: object, epoch: int) -> NDArray[np.int64]:
-        return checked_positions(positions, self.length, f"{self.sampler} in epoch {epoch}")
+        where = f"{self.sampler} in epoch {epoch}"
+        found = checked_positions(positions, self.length, where).copy()  # it may be the user's own
+        found.flags.writeable = False  # an action must not change what a retry reads
+        return found
 
     def _order(self, epoch: int) -> Order:
-        if self._epoch is None or self._epoch[0] != epoch:
+        if epoch not in self._orders:
             with self._noted(epoch):
-                order = self.sampler.order(self.length, seed=self.seed, epoch=epoch)
-            self._check_count(len(order), self._size, "positions", epoch)
-            self._epoch = epoch, order
-        return self._epoch[1]
+                order: Any = self.sampler.order(self.length, seed=self.seed, epoch=epoch)
+                order = np.asarray(order) if isinstance(order, (list, tuple)) else order
+                self._check_count(len(order), self._size, "positions", epoch)
+            self._keep(epoch, order)
+        return self._orders[epoch]
+
+    def _keep(self, epoch: int, order: Order | Batches) -> None:
+        self._orders[epoch] = order
+        while len(self._orders) > max(4, _BLOCK // max(1, self._size)):
+            del self._orders[next(iter(self._orders))]
 
     def _batches(self, epoch: int) -> Batches:
         assert isinstance(self.sampler, BatchSampler)
-        if self._epoch is None or self._epoch[0] != epoch:
+        if epoch not in self._orders:
             with self._noted(epoch):
                 batches = self.sampler.batches(
                     self.length, self.batch_size, seed=self.seed, epoch=epoch
                 )
-            if self._epoch is not None:
-                self._check_count(len(batches), self.epoch_batches, "batches", epoch)
-            self._epoch = epoch, batches
-        return self._epoch[1]
+                if not (hasattr(batches, "__len__") and hasattr(batches, "__getitem__")):
+                    raise DataError(
+                        explain(
+                            f"a sampler gave {type(batches).__name__} as the batches of an epoch",
+                            next="return a list of arrays of positions",
+                        )
+                    )
+                if self._orders:
+                    self._check_count(len(batches), self.epoch_batches, "batches", epoch)
+            self._keep(epoch, batches)
+        return self._orders[epoch]
 
     @contextmanager
     def _noted(self, epoch: int) -> Iterator[None]:
+        where = f"in the order of epoch {epoch}, by {self.sampler}"
         try:
             yield
+        except StopIteration as error:  # which would end the run without a word
+            raise DataError(f"a sampler raised StopIteration, {where}") from error
         except Exception as error:
-            error.add_note(f"flowcore: in the order of epoch {epoch}, by {self.sampler}")
+            error.add_note(f"flowcore: {where}")
             raise
 
     def _check_count(self, found: int, expected: int, what: str, epoch: int) -> None:
@@ -286,6 +319,6 @@ class Plan:
             raise DataError(
                 explain(
                     f"sampler {self.sampler} gave {found} {what} in epoch {epoch}, not {expected}",
-                    why="an epoch has as many as every other, which is known before the start",
+                    why="how many there are is known before the start, as in every other epoch",
                 )
             )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowcore.batch import first_ids
 from flowcore.errors import OptionError, PipelineError, explain
-from flowcore.executors.base import SENDING, Task
+from flowcore.executors.base import REFUSED, SENDING, Task
 from flowcore.hookspecs import BatchFailed
 from flowcore.ids import id_array
 from flowcore.items import Dropped
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["FATAL", "Policy", "called", "check_policy"]
 
 #: Steps whose failure is not that of one batch, so no batch can be skipped to go on.
-FATAL = ("shuffle", SENDING)
+FATAL = ("shuffle", SENDING, REFUSED)
+
+_SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 _DECISIONS = ("raise", "retry", "skip", "skip_items")
 
@@ -42,7 +46,11 @@ def check_policy(on_error: Any, backoff: Any, retry_on: Any, max_errors: Any) ->
                 next="a function is given a BatchFailed, and returns one of these, or 'retry'",
             )
         )
-    if isinstance(backoff, bool) or not isinstance(backoff, (int, float)) or not backoff >= 0:
+    if (
+        isinstance(backoff, bool)
+        or not isinstance(backoff, (int, float))
+        or not (0 <= backoff < math.inf)
+    ):
         raise OptionError(f"backoff must be seconds, at least 0, got {backoff!r}")
     classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     if not all(isinstance(one, type) and issubclass(one, BaseException) for one in classes):
@@ -76,6 +84,7 @@ class Policy:
         report: of the run.
         hook: the hooks.
         options: those of the run that its action packs declare.
+        rebatched: batches are cut anew on the way.
     """
 
     def __init__(
@@ -87,7 +96,9 @@ class Policy:
         report: Report,
         hook: Any,
         options: Mapping[str, Any],
+        rebatched: bool = False,
     ) -> None:
+        self._rebatched = rebatched
         self._settings, self._plan, self._index = settings, plan, index
         self._report, self._hook, self._options = report, hook, options
         self._judged = bool(hook.flowcore_batch_failed.get_hookimpls())
@@ -130,7 +141,7 @@ class Policy:
 
     def delay(self, attempt: Attempt) -> float:
         """Return the seconds to wait before an attempt is made again: twice as long each time."""
-        return float(self._settings.backoff * 2 ** (attempt.failures - 1))
+        return float(self._settings.backoff * 2.0 ** min(attempt.failures - 1, 60))
 
     def ids(self, task: Task) -> Any:
         """Return the ids of a task's items."""
@@ -139,8 +150,7 @@ class Policy:
     def trouble(self, task: Task, error: BaseException, step: str) -> Trouble:
         """Return what the report says of a batch that failed."""
         # The report keeps the error, and must not keep the batch with the frames of its traceback.
-        for link in _chain(error):
-            traceback.clear_frames(link.__traceback__)
+        _forget_frames(error)
         return Trouble(task.epoch, task.number, self.ids(task), step, error)
 
     def skipped(self, task: Task, trouble: Trouble) -> None:
@@ -159,8 +169,7 @@ class Policy:
             Exception: the error of one of them, if there are too many.
         """
         for item in dropped:
-            for link in _chain(item.error):
-                traceback.clear_frames(link.__traceback__)
+            _forget_frames(item.error)
             # By its id: the position may be that of another side of a join, or of a part.
             ids = id_array([item.id])
             trouble = Trouble(task.epoch, task.number, ids, item.action, item.error)
@@ -186,14 +195,19 @@ class Policy:
         """Say on a user's exception where it was raised, and how to see it again."""
         if step in FATAL:
             return
+        call = f"pipeline.batch({task.number}, epoch={task.epoch}, {self._arguments(task)})"
+        if self._rebatched and not task.stage:  # batches are numbered anew behind the rebatch
+            call = (
+                f"next(pipeline.gen_batch({self._arguments(task)}, n_epochs={task.epoch + 1}, "
+                f"resume={{'epoch': {task.epoch}, 'batch': {task.number}}}))"
+            )
         again = "make it again here"
         if step.startswith("prepare"):
             again = "see what the sink was given"  # the batch itself is made without an error
         error.add_note(
             explain(
                 f"flowcore: in {step!r} of {called(task)}, ids {first_ids(self.ids(task))}",
-                next=f"{again}: pipeline.batch({task.number}, epoch={task.epoch}, "
-                f"{self._arguments(task)})",
+                next=f"{again}: {call}",
             )
         )
 
@@ -225,6 +239,23 @@ def _decided(decision: Any, by: str) -> str | None:
             next="return 'raise', 'retry', 'skip', 'skip_items', or None to leave it to others",
         )
     )
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Clear what the frames of a traceback hold, and those that they were called from.
+
+    An item's traceback begins below the frames of its batch's actions, which hold the batch.
+    """
+    for link in _chain(error):
+        trace = link.__traceback__
+        traceback.clear_frames(trace)
+        frame = None if trace is None else trace.tb_frame.f_back
+        while frame is not None and not frame.f_code.co_flags & _SUSPENDS:
+            try:
+                frame.clear()
+            except RuntimeError:  # it runs, as do those that it was called from
+                break
+            frame = frame.f_back
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from flowcore.actions import action_mark
 from flowcore.batch import Batch
-from flowcore.errors import ActionError, DataError, explain
+from flowcore.errors import ActionError, DataError, explain, near
 from flowcore.index import Index
-from flowcore.items import Emptied, Making, map_items
+from flowcore.items import Emptied, Item, Making, map_items
 from flowcore.recipe import Mixture
-from flowcore.run.merge import attach, concatenated
+from flowcore.run.merge import attach, concatenated, rows_left
 from flowcore.sampler import seed_sequence
 from flowcore.source import Source
 from flowcore.steps import FilterStep, JoinStep
@@ -162,7 +162,7 @@ class Mixed:
             except Emptied:
                 continue
             made.append(batch)
-            rows.append(at if len(batch) == len(at) else at[np.isin(places, batch.positions)])
+            rows.append(at[rows_left(places, batch)])
         if not made:
             if len(positions):
                 raise Emptied
@@ -187,7 +187,7 @@ class Resolving:
 
     def __call__(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
         """Call it for ``batch``."""
-        args, kwargs = resolved((args, kwargs), batch, self._at)
+        args, kwargs = resolved((args, kwargs), batch, (self._at,))
         return self._function(batch, *args, **kwargs)
 
 
@@ -233,7 +233,7 @@ class When:
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch as the steps leave it."""
         condition = self._condition
-        holds = condition(batch) if callable(condition) else resolved(condition, batch, self._at)
+        holds = condition(batch) if callable(condition) else resolved(condition, batch, (self._at,))
         if not isinstance(holds, (bool, np.bool_, int, np.integer)):
             raise ActionError(
                 explain(
@@ -254,7 +254,12 @@ class Repeat:
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch as the last of them leaves it."""
         assert batch._making is not None
-        for _ in range(resolved(self._times, batch, self._at)):
+        times = resolved(self._times, batch, (self._at,))
+        if isinstance(times, bool) or not isinstance(times, (int, np.integer)) or times < 0:
+            raise ActionError(
+                f"{self._times!r} of repeat() gave {times!r:.60}, not an int from 0 on"
+            )
+        for _ in range(times):
             batch = run_calls(self._calls, batch, batch._making)
         return batch
 
@@ -275,7 +280,7 @@ class Filter:
     def _mask(self, batch: Batch) -> NDArray[np.bool_]:
         predicate = self._step.predicate
         if self._step.each == "item":
-            return np.array(map_items(lambda item: bool(predicate(item)), batch), bool)
+            return np.array(map_items(self._of_item, batch), bool)
         keep = np.asarray(predicate(batch))
         if keep.shape != (len(batch),) or keep.dtype != bool:
             raise DataError(
@@ -288,6 +293,17 @@ class Filter:
                 )
             )
         return keep
+
+    def _of_item(self, item: Item) -> bool:
+        keep = self._step.predicate(item)
+        if isinstance(keep, (bool, np.bool_)):
+            return bool(keep)
+        raise DataError(
+            explain(
+                f"the predicate of filter() gave {keep!r:.60}, not a bool",
+                next="filter(lambda item: item.label == 3, each='item')",
+            )
+        )
 
 
 class Join:
@@ -303,8 +319,9 @@ class Join:
         assert batch._making is not None
         seed = None if batch._seed is None else branch_seed(batch._seed, 0, self._at)
         other = self._program.run(positions, batch._making, batch, seed, batch._keys)
-        if len(other) < len(batch):  # some were dropped, so they are missing here too
-            batch.subset(np.isin(positions, other.positions))
+        rows = rows_left(positions, other)
+        if len(rows) < len(batch):  # some were dropped, so they are missing here too
+            batch.subset(rows)
         found = other.data if other.components else None
         if found is None or (batch.data is not None and not batch.components):
             raise DataError(
@@ -312,6 +329,16 @@ class Join:
                     "a join needs components by name, and data that is one object has none",
                     where=f"{batch!r} and {other!r}",
                     next="declare components = ... on both batch classes, or preload dicts",
+                )
+            )
+        lacking = [name for name in self._step.rename if name not in found]
+        if lacking:
+            raise DataError(
+                explain(
+                    f"the other side of a join has no component {lacking[0]!r} to rename",
+                    where=repr(other),
+                    why=f"it has {tuple(found)}",
+                    next=near(lacking[0], found),
                 )
             )
         new = {self._step.rename.get(name, name): value for name, value in found.items()}

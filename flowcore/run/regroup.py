@@ -7,7 +7,6 @@ together in the workers; the pieces stay as they are until then, so such a task 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -30,37 +29,52 @@ class Regroup:
     def __init__(self, step: RebatchStep, plan: Plan) -> None:
         self._step, self._plan = step, plan
         self._pieces: deque[tuple[Batch, int]] = deque()  # with how many of its items are gone
-        self._skip = plan.start.skip
         self._epoch, self._number = plan.start.epoch, plan.start.number
-        self._waiting = 0
 
     @property
     def waiting(self) -> int:
-        """How many batches' worth of items are waiting for others."""
-        return self._waiting // self._step.size
+        """How many batches' worth of items are waiting: then no more are needed."""
+        left = [len(batch) - gone for batch, gone in self._pieces if batch.epoch == self._epoch]
+        other = len(left) < len(self._pieces)  # what is left of an epoch is cut when it is over
+        return sum(left) // self._step.size + other
 
     @property
     def waiting_items(self) -> int:
         """How many items are waiting for others, and will come."""
-        return 0 if self._step.drop_last else self._waiting
+        if self._step.drop_last and not self.waiting:
+            return 0
+        return sum(len(batch) - gone for batch, gone in self._pieces)
 
-    def push(self, batch: Batch) -> Iterator[tuple[Task, Position]]:
-        """Take a batch, and generate what can be made now."""
-        if batch.epoch != self._epoch:
-            yield from self.flush()
+    def push(self, batch: Batch) -> None:
+        """Take a batch that is made."""
+        start = self._plan.start
+        first = start.epoch, start.batch + self._plan.shard.rank
+        skip = start.skip if (batch.epoch, batch.number) == first else 0
+        if not self._pieces and batch.epoch != self._epoch:
             self._epoch, self._number = batch.epoch, 0
-        self._pieces.append((batch, min(self._skip, len(batch))))
-        self._waiting += len(batch) - min(self._skip, len(batch))
-        self._skip = 0
-        while self._waiting >= self._step.size:
-            yield self._cut(self._step.size)
+        if skip < len(batch):
+            self._pieces.append((batch, skip))
 
-    def flush(self) -> Iterator[tuple[Task, Position]]:
-        """Generate the short batch of what is left of an epoch, if there is one."""
-        if self._waiting and not self._step.drop_last:
-            yield self._cut(self._waiting)
-        self._pieces.clear()
-        self._waiting = 0
+    def cut(self, *, ended: bool) -> tuple[Task, Position] | None:
+        """Return a batch of what is there, and where the run is after it; ``None`` if none is due.
+
+        Args:
+            ended: nothing more will be pushed.
+        """
+        while self._pieces:
+            left = [len(batch) - gone for batch, gone in self._pieces if batch.epoch == self._epoch]
+            over = ended or len(left) < len(self._pieces)
+            if sum(left) >= self._step.size:
+                return self._cut(self._step.size)
+            if not over:
+                return None
+            if left and not self._step.drop_last:
+                return self._cut(sum(left))
+            for _ in left:
+                self._pieces.popleft()
+            if self._pieces:
+                self._epoch, self._number = self._pieces[0][0].epoch, 0
+        return None
 
     def _cut(self, size: int) -> tuple[Task, Position]:
         parts = []
@@ -68,12 +82,10 @@ class Regroup:
         while left:
             batch, gone = self._pieces.popleft()
             taken = min(left, len(batch) - gone)
-            if taken:
-                parts.append((batch, slice(gone, gone + taken)))
+            parts.append((batch, slice(gone, gone + taken)))
             left -= taken
             if gone + taken < len(batch):
                 self._pieces.appendleft((batch, gone + taken))
-        self._waiting -= size
         positions = np.concatenate([batch.positions[rows] for batch, rows in parts])
         task = Task(self._epoch, self._number, positions, self._plan.seed)
         task.stage, task.parts = 1, tuple(parts)

@@ -18,7 +18,7 @@ from flowcore.executors.pool import PoolExecutor
 from flowcore.executors.serial import SerialExecutor
 from flowcore.hookspecs import BatchFailed, Decision
 from flowcore.plugins import find, load
-from flowcore.recipe import Recipe, flat
+from flowcore.recipe import Recipe
 from flowcore.run.plan import Uneven
 from flowcore.run.policy import check_policy
 from flowcore.run.state import read_state
@@ -99,6 +99,8 @@ class Settings:
                     next="prefetch=0 runs in the calling thread; else give at least one worker",
                 )
             )
+        if self.seed is not None and self.seed >= 2**128:
+            raise OptionError(f"seed must be below 2**128, got {self.seed}")
         self._check_shuffle()
         self._check_sampler()
         check_policy(self.on_error, self.backoff, self.retry_on, self.max_errors)
@@ -245,7 +247,7 @@ class Settings:
     def check_options(self, recipe: Recipe) -> None:
         """Refuse options that nothing in the composition declares."""
         known: dict[str, str] = {}
-        for step in flat(recipe.steps, joined=True):
+        for step in recipe.all_steps():
             if isinstance(step, SinkStep):
                 known.update(step.sink.run_options)
             elif isinstance(step, ActionStep):
@@ -288,7 +290,7 @@ def _declared(target: object, given: Mapping[str, Any]) -> dict[str, Any]:
 def action_options(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that the action packs of the recipe declare."""
     options: dict[str, Any] = {}
-    for step in flat(recipe.steps, joined=True):
+    for step in recipe.all_steps():
         if isinstance(step, ActionStep):
             options.update(options_for(step.run_options, given))
     return options

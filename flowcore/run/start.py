@@ -11,11 +11,11 @@ import numpy as np
 from flowcore.errors import OptionError, PipelineError, StateError, explain, near
 from flowcore.fingerprint import digest
 from flowcore.interleave import Interleaved
-from flowcore.recipe import Mixture, Recipe, flat
+from flowcore.recipe import Mixture, Recipe
 from flowcore.run.plan import Plan
 from flowcore.run.settings import Settings
 from flowcore.run.state import Identity, Resume, differs, read_state
-from flowcore.sampler import InOrder, Reordered, Sampler, Shuffled, draw_seed
+from flowcore.sampler import BatchSampler, InOrder, Reordered, Sampler, Shuffled, draw_seed
 from flowcore.steps import FilterStep, RebatchStep, SinkStep
 
 __all__ = ["Shape", "checked_recipe", "identity_of", "plan_of", "shape_of"]
@@ -37,6 +37,13 @@ def plan_of(settings: Settings, recipe: Recipe) -> Plan:
         seed = resume.seed
     sampler = _sampler(settings, recipe)
     _check_identity(resume, settings, recipe)
+    then = resume.identity.batch_size if resume.identity else settings.batch_size
+    if isinstance(sampler, BatchSampler) and then != settings.batch_size:
+        raise StateError(
+            differs(
+                "batch_size", then, settings.batch_size, f"batch_size={then}, as {sampler} says"
+            )
+        )
     if resume.shard not in (None, (settings.shard.rank, settings.shard.world)):
         raise StateError(
             differs(
@@ -156,10 +163,7 @@ class Shape:
 
 def shape_of(recipe: Recipe, plan: Plan) -> Shape:
     """Return how much comes out of a run."""
-    sources = [recipe, *(recipe.source.parts if isinstance(recipe.source, Mixture) else ())]
-    exact = not any(
-        isinstance(step, FilterStep) for part in sources for step in flat(part.steps, joined=True)
-    )
+    exact = not any(isinstance(step, FilterStep) for step in recipe.all_steps())
     shape = Shape(plan.batch_size, plan.batches, plan.items, exact)
     for step in recipe.steps:
         if isinstance(step, RebatchStep):

@@ -131,7 +131,7 @@ def read_state(state: object) -> Resume:
         raise StateError(differs("the version of states", state["flowcore"], _VERSION))
     try:
         return _read(state)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise OptionError(
             explain(f"resume={state!r:.100} cannot be read", why=f"{type(error).__name__}: {error}")
         ) from None

@@ -31,6 +31,7 @@ class Attempt:
         "future",
         "losses",
         "place",
+        "refused",
         "since",
         "stand_ins",
         "suspect",
@@ -44,6 +45,7 @@ class Attempt:
         self.future: Future[Outcome] | None = None
         self.since = 0.0  # when it was submitted last, by time.monotonic
         self.failures = 0  # attempts in which a step raised
+        self.refused = False  # the executor did not take it
         self.losses = 0  # attempts whose worker died
         self.stand_ins = 0  # other batches that were tried in its place
         self.alone = False  # was submitted while no other task was in progress
@@ -105,6 +107,10 @@ class Window:
     def open(self) -> int:
         """How many attempts are in the window."""
         return sum(map(len, self._open))
+
+    def open_in(self, stage: int) -> int:
+        """Return how many of them are of one stage."""
+        return len(self._open[stage])
 
     def fill(self, limit: int) -> None:
         """Submit tasks until ``limit`` attempts are in the window."""
@@ -213,6 +219,7 @@ class Window:
         try:
             future = self._executor.submit(attempt.task)
         except Exception as error:  # a pool that is broken for good
+            attempt.refused = True
             future = Future()
             future.set_exception(error)
         attempt.future = future
