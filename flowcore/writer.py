@@ -421,7 +421,7 @@ def _checked_rename(rename: Any) -> dict[str, str]:
     if not isinstance(rename, Mapping) or not all(isinstance(name, str) for name in rename):
         raise OptionError(f"rename must be a dict of new names by name, got {rename!r:.60}")
     names = tuple(rename.values())
-    if not all(isinstance(name, str) and name.isidentifier() for name in names):
+    if not all(isinstance(name, str) and name.isidentifier() and name[0] != "_" for name in names):
         raise OptionError(f"components must have names of Python, got {names!r:.60}")
     checked_components(names)
     return dict(rename)

@@ -153,7 +153,8 @@ class Plan:
 
     def _known_beyond(self) -> tuple[int, ...]:
         """Return those of the places `beyond` that the run has."""
-        self.beyond, given = (), self.beyond
+        given = self.beyond
+        self.beyond = ()
         total = self.batches
         return tuple(place for place in sorted(set(given)) if total is None or place < total)
 
