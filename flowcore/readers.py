@@ -213,7 +213,8 @@ class _Unknown:
     """The reader of an object that does not say what it takes: positions, or one at a time.
 
     It is asked for all at once. Where that fails, it is asked once what it takes, so that an error
-    of its own is never taken for an answer.
+    of its own is never taken for an answer. Where it works, the first answer is held against that
+    for one position: code that is meant for an int may take an array, and give something else.
     """
 
     def __init__(self) -> None:
@@ -230,6 +231,9 @@ class _Unknown:
                 raise
             self._each = True
             return _read_each(source, rows, name)
+        if self._each is None and len(rows) and _differs(source, rows, found):
+            self._each = True
+            return _read_each(source, rows, name)
         if len(rows) > 1:  # an array of one may have been taken for an int
             self._each = False
         _check_count(found, len(rows))
@@ -239,6 +243,24 @@ class _Unknown:
 def _takes_one_only(source: Any, rows: Rows) -> bool:
     first = rows[:1]
     return len(first) > 0 and _fails(source, first.repeat(2)) and not _fails(source, int(first[0]))
+
+
+def _differs(source: Any, rows: Rows, found: Any) -> bool:
+    """Return whether the first of what was found for all is not what is found for it alone."""
+    try:
+        alone = source[int(rows[0])]
+    except Exception:
+        return False  # it takes several only
+    if isinstance(found, (Mapping, tuple)):
+        return False
+    try:
+        whole, one = np.asarray(found), np.asarray(alone)
+        nan = whole.dtype.kind in "fc" and one.dtype.kind in "fc"
+        if np.array_equal(whole, one, equal_nan=nan) and len(whole) != len(rows):
+            return len(rows) == 1  # of several it does not look at what it is asked for
+        return not np.array_equal(np.asarray(found[0]), one, equal_nan=nan)
+    except Exception:
+        return True
 
 
 def _fails(source: Any, at: Any) -> bool:

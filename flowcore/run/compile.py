@@ -49,6 +49,8 @@ from flowcore.values import holds_value
 
 __all__ = ["CompiledWork", "compile_recipe"]
 
+_BEGIN = "making the batch"  # the step before the first
+
 _log = logging.getLogger("flowcore")
 
 # What would end the run, the consumer's loop or its program without a word if it were raised there.
@@ -91,7 +93,7 @@ class CompiledWork:
 
     def __call__(self, task: Task) -> Outcome:
         """Make the task's batch, and its item for each sink. Never raises."""
-        making = Making(self._crew, task.dropping, self._options, self._variables)
+        making = Making(self._crew, task.dropping, self._options, self._variables, _BEGIN)
         # By the entry and not by the task: one that was lost may still run beside its re-run.
         at = task, making, time.monotonic()
         self._at[id(at)] = at

@@ -164,8 +164,9 @@ class Report:
             rows.append(("fillers", f"{self.fillers:,}", ""))
         lines = [f"{name:<8} {value:>12} {rate:>16}".rstrip() for name, value, rate in rows]
         lines += [self._ending] if self._ending else []
-        lines += [f"  skipped {trouble}" for trouble in self.skipped[:5]]
-        lines += [f"  skipped item of {trouble}" for trouble in self.skipped_items[:5]]
+        for what, troubles in (("", self.skipped), ("item of ", self.skipped_items)):
+            lines += [f"  skipped {what}{trouble}" for trouble in troubles[:5]]
+            lines += [f"  and {len(troubles) - 5:,} more"] if len(troubles) > 5 else []
         if self._ended is not None:  # until then a result may be one that must be waited for
             lines += [f"  {name}: {_short(result)}" for name, result in self.results.items()]
         return "\n".join(lines)

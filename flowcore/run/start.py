@@ -119,6 +119,15 @@ def _check_identity(resume: Resume, settings: Settings, recipe: Recipe) -> None:
     if then.length != now.length:
         raise StateError(differs("the number of ids of the index", then.length, now.length))
     if then.order != now.order:
+        if isinstance(recipe.source, Mixture) and recipe.source.weights is not None:
+            mixture = f"weights={recipe.source.weights}, stop={recipe.source.stop!r}"
+            raise StateError(
+                differs(
+                    "the mixture, shuffle or drop_last",
+                    "another",
+                    f"{mixture}, shuffle={settings.shuffle}, drop_last={settings.drop_last}",
+                )
+            )
         here = f"sampler={settings.sampler}" if settings.sampler else f"shuffle={settings.shuffle}"
         raise StateError(
             differs(

@@ -242,7 +242,8 @@ def test_several_items_are_asked_for_at_once_where_the_source_can():
 def test_an_object_that_takes_positions_is_asked_once_a_batch():
     source = Strict(np.ndarray)
     np.testing.assert_array_equal(read(source), IMAGES[ROWS])
-    assert [at.tolist() for at in source.asked] == [ROWS]
+    asked, alone = source.asked  # and once for the first alone, to see that it is the same
+    assert (asked.tolist(), alone) == (ROWS, ROWS[0])
 
 
 def test_what_an_object_takes_is_tried_once_and_then_known():
@@ -277,7 +278,9 @@ def test_an_error_of_the_data_is_not_taken_for_a_source_that_takes_one_at_a_time
         dataset.create_batch([1, 3])
     source.asked.clear()
     assert dataset.create_batch([1, 2]).data.tolist() == [10, 20]
-    assert [np.asarray(at).tolist() for at in source.asked] == [[1, 2]]
+    assert [np.asarray(at).tolist() for at in source.asked] == [[1, 2], 1]
+    assert dataset.create_batch([2, 4]).data.tolist() == [20, 40]
+    assert np.asarray(source.asked[-1]).tolist() == [2, 4]
 
 
 def test_an_error_of_a_source_says_which_component_and_which_positions():
@@ -345,3 +348,32 @@ def test_an_unknown_component_is_refused_without_reading_anything():
 def test_names_of_columns_that_a_batch_needs_are_refused():
     with pytest.raises(OptionError, match="components cannot be called 'index'"):
         Dataset(2, preloaded={"index": [1, 2]})
+
+
+class RowMinusMean:
+    """Meant for one position; takes an array too, and then gives something else."""
+
+    rows = np.arange(40.0).reshape(10, 4) ** 2
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, at):
+        row = self.rows[at]
+        return row - row.mean()
+
+
+class SeededByPosition:
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, at):
+        return np.random.default_rng(at).normal(size=4)
+
+
+@pytest.mark.parametrize("source", [RowMinusMean(), SeededByPosition()], ids=["mean", "seed"])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+def test_code_for_one_position_gives_its_items_in_batches_of_every_size(source, batch_size):
+    batches = Dataset(10, preloaded=source).p.gen_batch(batch_size)
+    found = np.concatenate([batch.data for batch in batches])
+    np.testing.assert_array_equal(found, [source[at] for at in range(10)])
