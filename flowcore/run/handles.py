@@ -73,7 +73,9 @@ class Run:
         """Return where the run is, as small JSON: ``resume=`` of a later run goes on from there.
 
         It counts the batches that were handed over, and those skipped before them, whatever is in
-        progress. Of several shards, all have the same state after as many batches.
+        progress. Of several shards, all have the same state after as many batches, apart from the
+        number of items; with gaps in it, behind a ``rebatch``, or with ``uneven="short"``, it is of
+        its own shard alone.
         """
         return self._engine.bookmark.state()
 
