@@ -53,6 +53,7 @@ class Bookmark:
         resume = Resume(batches=0) if settings.resume is None else read_state(settings.resume)
         self.items = self.items_before = self._count_before(resume)
         self.batches = self.batches_before = resume.batches
+        self._own = resume.shard is not None
 
     def note(self, handed: Handed) -> None:
         """Note that a batch was handed over."""
@@ -102,8 +103,9 @@ class Bookmark:
                 state.update(skip=at.skip, number=at.number)
             if self._beyond:
                 state["beyond"] = sorted(place - self._low for place in self._beyond)
-            own = len(state) > 2 or self._plan.uneven == "short"  # other shards are elsewhere
-            if own and self._plan.shard.world > 1:
+            # Other shards may be elsewhere: but for the place where all of them began.
+            apart = self._plan.uneven == "short" and bool(self._low)
+            if (apart or self._own or len(state) > 2) and self._plan.shard.world > 1:
                 state["shard"] = [self._plan.shard.rank, self._plan.shard.world]
             if self.batches is not None:
                 state["batches"] = self.batches
