@@ -9,11 +9,12 @@ from flowcore.actions import action
 from flowcore.batch import Batch
 from flowcore.compose import concat, mix
 from flowcore.dataset import Dataset
-from flowcore.executors.base import Executor, Outcome, Task, Work
+from flowcore.executors.base import Executor, Outcome, Running, Task, Work
 from flowcore.files import FilesIndex
 from flowcore.hookspecs import BatchFailed, hookimpl
 from flowcore.index import Index
 from flowcore.items import Item
+from flowcore.memory import aligned_empty
 from flowcore.pipeline import Pipeline
 from flowcore.plugins import PluginInfo, plugins
 from flowcore.rows import stacked
@@ -44,6 +45,7 @@ __all__ = [
     "R",
     "Report",
     "Run",
+    "Running",
     "Sampler",
     "Shard",
     "Sink",
@@ -54,6 +56,7 @@ __all__ = [
     "Work",
     "__version__",
     "action",
+    "aligned_empty",
     "concat",
     "errors",
     "hookimpl",

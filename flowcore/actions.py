@@ -36,6 +36,10 @@ class ActionMark:
     concurrency: int | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process, with a function that goes by value, without the lock."""
+        return ActionMark, (self.singleton, self.each, self.concurrency)
+
 
 @overload
 def action(function: Function, /) -> Function: ...
@@ -177,7 +181,9 @@ def _put_together(batch: Batch, items: list[Item]) -> None:
     names = dict.fromkeys(name for item in items for name in item._new)
     if "data" in names and len(names) > 1:
         raise DataError(f"per-item actions set {', '.join(names)}: components, or data, not both")
-    new = {name: stacked([_value(item, name) for item in items], name) for name in names}
+    new = {
+        name: stacked([_value(item, name) for item in items], name, batch.empty) for name in names
+    }
     if "data" in new:
         batch.data = new["data"]
     elif new:

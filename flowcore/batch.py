@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from flowcore.errors import DataError, OptionError, explain, near
 from flowcore.items import Making
+from flowcore.memory import aligned_empty
 from flowcore.rows import ItemStreams, cut, places_of
 from flowcore.sampler import random_stream
 
@@ -135,6 +136,41 @@ class Batch:
     def options(self) -> Mapping[str, Any]:
         """Options of the run that the action packs of the pipeline declare, by name."""
         return self._options if self._making is None else self._making.options
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
+        """Return a C-ordered array, of whatever values, for an action to write its output into.
+
+        It starts at a multiple of 64 bytes on every executor. Where the workers are other processes
+        it is memory that the run shares with them, so that the array gets there without a copy. It
+        is of this batch: an action that keeps it for later batches keeps its memory from them.
+
+        Args:
+            shape: of the array.
+            dtype: of the array; float64 by default, as in NumPy.
+        """
+        making = self._making
+        if making is None or making.allocate is None:
+            return aligned_empty(shape, dtype)
+        return making.allocate(shape, np.dtype(dtype))
+
+    @classmethod
+    def worker_started(cls, name: str) -> None:
+        """Set a worker up for batches of this class; here nothing.
+
+        Called in each worker before its first task, after the hook of the same name, in the thread
+        that then makes batches; not for a pool that the user made, and not when batches are made in
+        the calling thread. What it raises is the error of the tasks given to that worker.
+
+        Args:
+            name: of the worker.
+        """
+
+    @classmethod
+    def worker_ended(cls, name: str) -> None:
+        """Tear a worker down; the counterpart of `worker_started`, in the same thread.
+
+        What it raises is logged, and changes nothing. A worker that is killed does not call it.
+        """
 
     @property
     def data(self) -> Any:

@@ -17,6 +17,7 @@
     ├── DataError                (ValueError) data that does not fit where it goes
     ├── SinkError                a sink that can take no more
     ├── Cancelled                a wait that was given up because the run is being left
+    ├── TimedOut                 (TimeoutError) a batch took longer than its run allows
     └── WorkerLost               a worker died, and the batch that it was on could not be made again
 
 A message has up to four parts: what happened, where, why, and what to do next; see `explain`.
@@ -41,6 +42,7 @@ __all__ = [
     "RunInProgress",
     "SinkError",
     "StateError",
+    "TimedOut",
     "UnknownAction",
     "UnknownPlugin",
     "WorkerLost",
@@ -115,8 +117,18 @@ class Cancelled(FlowcoreError):
     """
 
 
+class TimedOut(FlowcoreError, TimeoutError):
+    """A batch took longer than its run allows, and was given up."""
+
+
 class WorkerLost(FlowcoreError):
-    """A worker died, and the batch that it was on could not be made again."""
+    """A worker died, and the batch that it was on could not be made again.
+
+    Attributes:
+        action: the step that it was in, where that is known.
+    """
+
+    action: str = ""
 
 
 def explain(

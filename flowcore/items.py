@@ -13,6 +13,7 @@ import numpy as np
 
 from flowcore.crew import Crew
 from flowcore.errors import DataError, OptionError, explain, near
+from flowcore.memory import Allocate
 from flowcore.rows import row_of
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ class Making:
         step: the name of the action that runs.
         dropped: the items that were left out.
         items: the sinks' items so far.
+        note: called with each step that begins.
+        allocate: makes the arrays of `Batch.empty`; ``None`` for memory of this process.
     """
 
     crew: Crew
@@ -167,6 +170,8 @@ class Making:
     step: str = ""
     dropped: list[Dropped] = field(default_factory=list)
     items: list[Any] = field(default_factory=list)
+    note: Callable[[str], None] | None = None
+    allocate: Allocate | None = None
 
     def leave(self, batch: Batch) -> None:
         """Let a batch that is made go: its actions can then be called as those of any batch."""

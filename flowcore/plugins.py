@@ -46,6 +46,8 @@ _OWN = {
     ("flowcore.sinks", "null"): "flowcore-null",
     ("flowcore.sinks", "numpy-buffer"): "flowcore-numpy-buffer",
     ("flowcore.actions", "arrays"): "flowcore-arrays",
+    ("flowcore.executors", "processes"): "flowcore-processes",
+    ("flowcore.executors", "ray"): "flowcore-ray",
 }
 
 

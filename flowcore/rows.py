@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcore.errors import DataError, OptionError, explain
+from flowcore.memory import Allocate, aligned_empty
 from flowcore.sampler import seed_sequence
 
 __all__ = ["ItemStreams", "cut", "item_stream", "places_of", "row_of", "stacked"]
@@ -52,13 +53,14 @@ def cut(value: Any, places: NDArray[np.int64], length: int, name: str) -> Any:
     return tuple(entries) if isinstance(value, tuple) else entries
 
 
-def stacked(values: list[Any], name: str = "") -> Any:
+def stacked(values: list[Any], name: str = "", allocate: Allocate = aligned_empty) -> Any:
     """Return items' values as one array: stacked if they are alike, else of the objects they are.
 
     Args:
         values: one for each item. Alike are arrays, or what NumPy makes arrays of, of one shape and
             one kind: numbers, strings, dates.
         name: of ``"data"``, a batch's one object, equally long tuples become a tuple of arrays.
+        allocate: makes an array of a shape and a dtype, for those that are stacked.
 
     Returns:
         An array of shape ``(len(values), ...)``, or ``(len(values),)`` of objects.
@@ -66,11 +68,12 @@ def stacked(values: list[Any], name: str = "") -> Any:
     widths = {len(value) if isinstance(value, tuple) else 0 for value in values}
     if name == "data" and len(widths) == 1 and 0 not in widths:
         parts = zip(*values, strict=True)
-        return tuple(stacked(list(part), f"data[{at}]") for at, part in enumerate(parts))
+        return tuple(stacked(list(part), f"data[{at}]", allocate) for at, part in enumerate(parts))
     arrays = [_array(value) for value in values]
     kinds = {"number" if array.dtype.kind in "biufc" else array.dtype.kind for array in arrays}
     if len(kinds) == len({array.shape for array in arrays}) == 1 and kinds != {"O"}:
-        return np.stack(arrays)
+        whole = allocate((len(arrays), *arrays[0].shape), np.result_type(*arrays))
+        return np.stack(arrays, out=whole)
     objects = np.empty(len(values), object)
     for row, value in enumerate(values):  # one by one: NumPy would look into what is assigned
         objects[row] = value

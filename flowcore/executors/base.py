@@ -8,7 +8,7 @@ business: one engine does them for all executors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,9 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcore.batch import Batch
+from flowcore.cores import usable_cores
+from flowcore.errors import PipelineError, explain
 from flowcore.items import Dropped
+from flowcore.memory import Allocate
 
-__all__ = ["REFUSED", "SENDING", "Executor", "Outcome", "Task", "Work"]
+__all__ = [
+    "REFUSED",
+    "SENDING",
+    "Executor",
+    "Outcome",
+    "Running",
+    "Task",
+    "Work",
+    "check_singletons",
+]
 
 #: The step of an outcome that says: the executor takes no more tasks.
 REFUSED = "submitting"
@@ -61,11 +73,12 @@ class Outcome:
     """What became of a task.
 
     Attributes:
-        batch: as the last step left it; ``None`` if a step raised, or left no item of it.
+        batch: as the last step left it; ``None`` also if nobody takes the batches of the run.
         items: what each sink's ``prepare`` returned, in the order of the recipe.
         error: what a step raised, with its own traceback; ``None`` if none did.
         step: the name of the step that raised.
         dropped: the items that failed alone, and were dropped.
+        size: number of items in the batch; ``None`` if a step raised, or left no item of it.
     """
 
     batch: Batch | None = None
@@ -73,21 +86,62 @@ class Outcome:
     error: BaseException | None = None
     step: str = ""
     dropped: tuple[Dropped, ...] = ()
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A task in progress.
+
+    Attributes:
+        task: what was submitted.
+        step: the step that it is in; empty if that is not known.
+        since: when it began, by `time.monotonic`.
+        stack: returns where in the code it is, as text; empty if that is not known.
+    """
+
+    task: Task
+    step: str
+    since: float
+    stack: Callable[[], str] = str
 
 
 class Work(Protocol):
-    """A recipe made ready to run: called with a task in a worker. Picklable if its parts are."""
+    """A recipe made ready to run: called with a task in a worker. Picklable if its parts are.
+
+    Attributes:
+        window: how many tasks are at most submitted, and their batches not delivered.
+        singletons: the names of its actions that let only one batch in at a time.
+    """
+
+    window: int
+    singletons: tuple[str, ...]
 
     def __call__(self, task: Task, /) -> Outcome:
         """Make the task's batch. What a step raises is in the outcome, never raised here."""
         ...
 
-    def worker(self, name: str) -> AbstractContextManager[None]:
-        """Return what a worker is inside of while it serves: the set-up and tear-down hooks.
+    def worker(
+        self,
+        name: str,
+        *,
+        note: Callable[[str], None] | None = None,
+        allocate: Allocate | None = None,
+    ) -> AbstractContextManager[None]:
+        """Return what a worker is inside of while it serves: its set-up and tear-down.
 
         Enter it in the thread that then calls the work. It never raises: a set-up that fails is
         the error of the tasks that follow in that thread.
+
+        Args:
+            name: of the worker.
+            note: called with the name of each step, in that thread, as the step begins.
+            allocate: what `Batch.empty` calls, in whatever thread, with a shape and a dtype.
         """
+        ...
+
+    def parts(self) -> Iterator[tuple[str, object]]:
+        """Generate what the work is made of, each part with what to call it in a message."""
         ...
 
 
@@ -106,10 +160,18 @@ class Executor(ABC):
     #: The options of a run that the constructor takes, with what they are.
     run_options: ClassVar[Mapping[str, str]] = {}
 
+    #: In how many processes the workers are: of more than one, none can run one at a time.
+    processes: int = 1
+
     num_workers: int
 
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers
+
+    @classmethod
+    def most_workers(cls) -> int:
+        """Return how many workers there are at most where a run does not say: cores + 4."""
+        return usable_cores() + 4
 
     @abstractmethod
     def start(self, work: Work) -> None:
@@ -123,9 +185,15 @@ class Executor(ABC):
         """Have ``work(task)`` called in a worker.
 
         Called from one thread at a time. The future's result is the outcome. A future that raises
-        says that the worker was lost with the task, which is then submitted again; one that raises
-        a `PipelineError` says that the work could not be sent, which ends the run.
+        says that the worker was lost. A `WorkerLost` says that it was lost by this very task, which
+        is submitted again; any other error, that it may have been lost by any of those in progress,
+        which are then submitted one at a time. One that raises a `PipelineError` says that the work
+        could not be sent, which ends the run.
         """
+
+    def running(self) -> Iterable[Running]:
+        """Return the tasks that run outside of this process. Called in any thread; none here."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:
@@ -133,3 +201,21 @@ class Executor(ABC):
 
         Called once for each ``start``, also on a failed or left run.
         """
+
+
+def check_singletons(work: Work, processes: int) -> None:
+    """Refuse actions that must run one at a time where no lock reaches all workers.
+
+    Raises:
+        PipelineError: there is such an action, and more than one process.
+    """
+    if work.singletons and processes > 1:
+        raise PipelineError(
+            explain(
+                f"action {work.singletons[0]!r} is a singleton, and the workers are {processes} "
+                "processes",
+                why="it lets one batch in at a time in each process, so as many as there are",
+                next="num_workers=1, for processes with threads_per_worker=; or threads; or do "
+                "without singleton=True",
+            )
+        )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-import traceback
 import uuid
 from concurrent import futures
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from flowcore.errors import ActionError, PipelineError, explain
-from flowcore.executors.base import SENDING, Executor, Outcome, Task, Work
-from flowcore.items import Dropped
+from flowcore.errors import PipelineError, explain
+from flowcore.executors.base import SENDING, Executor, Outcome, Task, Work, check_singletons
+from flowcore.executors.wire import pack, unpack, unsendable
 
 __all__ = ["PoolExecutor"]
 
@@ -80,19 +79,19 @@ class PoolExecutor(Executor):
             if outcome is None:
                 self._send(answer, task, self._pickled())
             else:
-                answer.set_result(_unpacked(outcome) if isinstance(outcome, bytes) else outcome)
+                answer.set_result(unpack(outcome) if isinstance(outcome, bytes) else outcome)
         except BaseException as error:  # the pool's own: the worker, or the way to it, was lost
             answer.set_exception(error)
 
     def _pickled(self) -> bytes:
         with self._lock:
             if self._pickle is None:
+                work = _HERE[self._key]
+                check_singletons(work, self.num_workers)
                 try:
-                    self._pickle = pickle.dumps(_HERE[self._key])
+                    self._pickle = pickle.dumps(work, protocol=5)
                 except Exception as error:
-                    raise _unsendable(
-                        f"the pipeline cannot be sent to the workers of {self._pool!r:.80}", error
-                    ) from error
+                    raise unsendable(work, error) from error
             return self._pickle
 
 
@@ -108,81 +107,17 @@ def _run(key: str, pickled: bytes | None, task: Task) -> _Answer:
         try:
             _SENT[key] = pickle.loads(pickled)
         except Exception as error:
-            return _packed_error(
-                _unsendable("the pipeline cannot be read in a worker", error), SENDING
-            )
+            return pack(Outcome(error=_unreadable(error), step=SENDING))
         while len(_SENT) > _SENT_MOST:
             del _SENT[next(iter(_SENT))]
     work = _SENT.get(key)
-    return None if work is None else _packed(work(task))
+    return None if work is None else pack(work(task))
 
 
-def _packed(outcome: Outcome) -> bytes:
-    """Return the pickle of an outcome; of what does not pickle, that of an error that says so."""
-    try:
-        if outcome.error is not None:
-            return _packed_error(outcome.error, outcome.step)
-        dropped = tuple(
-            (item.id, item.position, item.action, _packed_error(item.error, item.action))
-            for item in outcome.dropped
-        )
-        return pickle.dumps((outcome.batch, outcome.items, dropped), protocol=5)
-    except Exception as error:
-        problem = ActionError(
-            explain(
-                f"the batch cannot be sent back from its worker: {type(error).__name__}: {error}",
-                next="leave nothing on the batch that does not pickle, or use threads",
-            )
-        )
-        return _packed_error(problem, "sending the batch back")
-
-
-def _packed_error(error: BaseException, step: str) -> bytes:
-    trace = "".join(traceback.format_exception(error)).rstrip()
-    error.add_note(f"flowcore: its traceback in the worker:\n{trace}")
-    # By its own pickle where that keeps all; else by its parts, as a class need not take the
-    # arguments that are in `args`; else as an error that has its text.
-    text = f"{type(error).__name__}: {error}"
-    for made in (
-        lambda: (error, step),
-        lambda: (type(error), error.args, vars(error), step),
-        lambda: (ActionError, (text,), {"__notes__": error.__notes__}, step),
-    ):
-        try:
-            packed = pickle.dumps(made(), protocol=5)
-            found = _unpacked(packed).error
-        except Exception:
-            continue
-        if type(found) is ActionError or (
-            (type(found), str(found), vars(found)) == (type(error), str(error), vars(error))
-        ):
-            break
-    return packed
-
-
-def _unpacked(packed: bytes) -> Outcome:
-    parts = pickle.loads(packed)
-    if isinstance(parts[0], BaseException):
-        return Outcome(error=parts[0], step=parts[1])
-    if len(parts) == 3:
-        batch, items, dropped = parts
-        return Outcome(batch, items, dropped=tuple(_dropped(*item) for item in dropped))
-    kind, arguments, state, step = parts
-    error = kind.__new__(kind, *arguments)
-    error.args = arguments
-    vars(error).update(state)
-    return Outcome(error=error, step=step)
-
-
-def _dropped(id_: Any, position: int, action: str, error: bytes) -> Dropped:
-    found: Any = _unpacked(error).error
-    return Dropped(id_, position, action, found)
-
-
-def _unsendable(what: str, error: Exception) -> PipelineError:
+def _unreadable(error: Exception) -> PipelineError:
     return PipelineError(
         explain(
-            f"{what}: {type(error).__name__}: {error}",
+            f"the pipeline cannot be read in a worker: {type(error).__name__}: {error}",
             next="define the batch class, and what its actions are given, at the top level of a "
             "module that the workers can import; or use threads",
         )

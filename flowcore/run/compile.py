@@ -14,9 +14,10 @@ from flowcore.actions import action_mark
 from flowcore.batch import Batch
 from flowcore.crew import Crew
 from flowcore.errors import ActionError, Cancelled, PipelineError, explain
-from flowcore.executors.base import Outcome, Task
+from flowcore.executors.base import Outcome, Running, Task
 from flowcore.hookspecs import WrappedAction
 from flowcore.items import Emptied, Making
+from flowcore.memory import Allocate
 from flowcore.plugins import hooks
 from flowcore.recipe import Mixture, Recipe
 from flowcore.run.merge import concatenated, piece
@@ -65,7 +66,10 @@ class CompiledWork:
         stages: the calls up to the first `rebatch`, those up to the next, and so on.
         options: of the run, as its action packs declare them.
         variables: of the run.
-        hooked: there are hooks to call in the workers.
+        batch_classes: those of the source, and of the recipes inside of the recipe.
+        singletons: the names of the actions that let only one batch in at a time.
+        window: how many tasks are at most submitted, and their batches not delivered.
+        keeps: somebody takes the batches, and not only their number.
     """
 
     def __init__(
@@ -74,14 +78,23 @@ class CompiledWork:
         stages: Sequence[Sequence[Call]],
         options: Mapping[str, Any],
         variables: Mapping[str, Any],
-        hooked: bool,
+        *,
+        batch_classes: Sequence[type[Batch]],
+        singletons: Sequence[str],
+        window: int,
+        keeps: bool,
     ) -> None:
         self._program = program
         self._stages = stages
         self._options = options
         self._variables = variables
-        self._hooked = hooked
+        self.window = window
+        self._keeps = keeps
+        self.singletons = tuple(singletons)
+        self._batch_classes = tuple(dict.fromkeys(batch_classes))  # each once
         self._crew = Crew()
+        # By thread, what a worker is given besides its tasks. Each writes its own key.
+        self._desks: dict[int, tuple[Callable[[str], None] | None, Allocate | None]] = {}
         # Of workers, by thread, whose set-up failed: what it failed of. Each writes its own key.
         self._unfit: dict[int, BaseException] = {}
         # The running tasks, each with its step and start, for the stall warning. Written by the
@@ -89,11 +102,13 @@ class CompiledWork:
         self._at: dict[int, tuple[Task, Making, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_at": {}, "_unfit": {}}
+        return {**vars(self), "_at": {}, "_unfit": {}, "_desks": {}}
 
     def __call__(self, task: Task) -> Outcome:
         """Make the task's batch, and its item for each sink. Never raises."""
         making = Making(self._crew, task.dropping, self._options, self._variables, _BEGIN)
+        if self._desks:
+            making.note, making.allocate = self._desks.get(get_ident(), (None, None))
         # By the entry and not by the task: one that was lost may still run beside its re-run.
         at = task, making, time.monotonic()
         self._at[id(at)] = at
@@ -103,7 +118,13 @@ class CompiledWork:
                 raise self._unfit[get_ident()]
             batch = run_calls(self._stages[task.stage], self._begun(task, making), making)
             making.leave(batch)
-            return Outcome(batch, tuple(making.items), dropped=tuple(making.dropped))
+            wanted = self._keeps or task.stage < len(self._stages) - 1
+            return Outcome(
+                batch if wanted else None,
+                tuple(making.items),
+                dropped=tuple(making.dropped),
+                size=len(batch),
+            )
         except Emptied:
             return Outcome(dropped=tuple(making.dropped))
         except BaseException as error:
@@ -134,9 +155,9 @@ class CompiledWork:
         batch._making = making
         return batch
 
-    def running(self) -> list[tuple[Task, str, float]]:
-        """Return the tasks that run in this process, each with its step and when it began."""
-        return [(task, making.step, since) for task, making, since in list(self._at.values())]
+    def running(self) -> list[Running]:
+        """Return the tasks that run in this process."""
+        return [Running(task, making.step, since) for task, making, since in [*self._at.values()]]
 
     def give_up(self) -> None:
         """Have those who wait in an async action, or for items, wait no longer."""
@@ -147,24 +168,50 @@ class CompiledWork:
         self._crew.close()
 
     @contextmanager
-    def worker(self, name: str) -> Iterator[None]:
-        """Call the hooks for a worker that starts and ends."""
-        if not self._hooked:
-            yield
-            return
+    def worker(
+        self,
+        name: str,
+        *,
+        note: Callable[[str], None] | None = None,
+        allocate: Allocate | None = None,
+    ) -> Iterator[None]:
+        """Call the hooks, and the batch classes, for a worker that starts and ends."""
         hook = hooks().hook
+        here = get_ident()
+        if note is not None or allocate is not None:
+            self._desks[here] = note, allocate
+        ends: list[tuple[str, Callable[..., Any]]] = []
         try:
+            ends.append(("flowcore_worker_ended of a hook plugin", hook.flowcore_worker_ended))
             hook.flowcore_worker_started(name=name)
+            for batch_class in self._batch_classes:
+                ends.append((f"{batch_class.__name__}.worker_ended", batch_class.worker_ended))
+                batch_class.worker_started(name=name)
         except BaseException as error:
-            self._unfit[get_ident()] = error
+            self._unfit[here] = error
         try:
             yield
         finally:
-            self._unfit.pop(get_ident(), None)
-            try:
-                hook.flowcore_worker_ended(name=name)
-            except Exception:
-                _log.exception("a hook plugin failed in flowcore_worker_ended of %s", name)
+            self._unfit.pop(here, None)
+            self._desks.pop(here, None)
+            for what, end in reversed(ends):
+                try:
+                    end(name=name)
+                except Exception:
+                    _log.exception("%s failed in %s", what, name)
+
+    def parts(self) -> Iterator[tuple[str, object]]:
+        """Generate what the work is made of, each part with what to call it in a message."""
+        for place, (name, function, args, kwargs) in enumerate(itertools.chain(*self._stages)):
+            step = f"step {place} ({name})"
+            yield from ((f"{step}, argument {at}", value) for at, value in enumerate(args))
+            yield from ((f"{step}, argument {key}", value) for key, value in kwargs.items())
+            yield step, function
+        for batch_class in self._batch_classes:
+            yield batch_class.__name__, batch_class
+        yield "the data of the dataset", self._program
+        yield "an option of the run", self._options
+        yield "a variable of the run", self._variables
 
 
 def compile_recipe(
@@ -172,10 +219,12 @@ def compile_recipe(
     sinks: list[Sink],
     options: Mapping[str, Any],
     variables: Mapping[str, Any],
+    *,
+    window: int = 1,
+    keeps: bool = True,
 ) -> CompiledWork:
     """Resolve all that can be resolved once, so that a run looks nothing up per batch."""
     manager = hooks()
-    workers = manager.hook.flowcore_worker_started, manager.hook.flowcore_worker_ended
     compiler = _Compiler(manager.hook.flowcore_wrap_action.get_hookimpls(), sinks)
     stages: list[list[Call]] = [[]]
     for at, step in enumerate(recipe.steps):
@@ -183,8 +232,16 @@ def compile_recipe(
             stages.append([])
         else:
             stages[-1].append(compiler.call(step, at))
-    hooked = any(hook.get_hookimpls() for hook in workers)
-    return CompiledWork(compiler.program(recipe), stages, options, variables, hooked)
+    return CompiledWork(
+        compiler.program(recipe),
+        stages,
+        options,
+        variables,
+        batch_classes=compiler.batch_classes,
+        singletons=compiler.singletons,
+        window=window,
+        keeps=keeps,
+    )
 
 
 class _Compiler:
@@ -193,9 +250,15 @@ class _Compiler:
     Args:
         wrappers: the hook implementations that wrap actions.
         sinks: the open sinks of the recipe, in order.
+
+    Attributes:
+        batch_classes: of the sources so far.
+        singletons: names of the actions so far that let only one batch in at a time.
     """
 
     def __init__(self, wrappers: Sequence[Any], sinks: Sequence[Sink]) -> None:
+        self.batch_classes: list[type[Batch]] = []
+        self.singletons: list[str] = []
         self._wrappers = wrappers
         self._sinks = iter(sinks)
         # Where in the recipe a value or a join stands. Sinks take none: with other ones, or
@@ -205,9 +268,10 @@ class _Compiler:
     def program(self, recipe: Recipe) -> Program:
         """Return what makes the batches of a recipe's source."""
         source = recipe.source
+        assert source is not None
+        self.batch_classes.append(source.batch_class)
         if isinstance(source, Mixture):
             return Program(Mixed(source, [self._whole(part) for part in source.parts]))
-        assert source is not None
         return Program(source)
 
     def _whole(self, recipe: Recipe) -> Program:
@@ -253,6 +317,7 @@ class _Compiler:
             function = wrapped or function
         mark = action_mark(step.function)
         if mark is not None and mark.singleton:
+            self.singletons.append(step.name)
             function = Singly(function, step.function)
         if holds_value((step.args, dict(step.kwargs))):
             function = Resolving(function, next(self._places))

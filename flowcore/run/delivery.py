@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from flowcore.batch import Batch, first_ids
 from flowcore.errors import Cancelled, DataError, PipelineError, WorkerLost, explain
-from flowcore.executors.base import REFUSED, SENDING, Outcome, Task
+from flowcore.executors.base import REFUSED, SENDING, Outcome, Running, Task
 from flowcore.hookspecs import BatchDelivered, WorkerLostEvent
 from flowcore.run.bookmark import Handed
 from flowcore.run.compile import CompiledWork
@@ -84,8 +84,10 @@ class Delivery:
         self._epoch_end = plan.rounds(plan.start.batch)  # how many that are at the next epoch's end
         self._later: list[tuple[float, int, Attempt]] = []  # re-runs, by when they are due
 
-    def batches(self, window: Window, work: CompiledWork) -> Iterator[tuple[Batch, Handed]]:
+    def batches(self, window: Window, work: CompiledWork) -> Iterator[tuple[Batch | None, Handed]]:
         """Generate the batches in the order of their delivery, each after its items were put.
+
+        They are ``None`` in a run that hands none over.
 
         Raises:
             Cancelled: the run is being left.
@@ -97,15 +99,15 @@ class Delivery:
             outcome = self._settled(attempt)
             if outcome is None:
                 continue
-            assert outcome.batch is not None
+            assert outcome.size is not None
             if outcome.items:
                 self._outlets.put(outcome.items, self._cancel, self._watch, called(attempt.task))
             window.drop(attempt)
             self._barren = 0
-            handed = self._handed(attempt, outcome.batch)
-            if self._observed:
-                self._tell_delivered(attempt.task, outcome.batch)
+            handed = self._handed(attempt, outcome.size)
             batch = outcome.batch
+            if self._observed and batch is not None:
+                self._tell_delivered(attempt.task, batch)
             del attempt, outcome  # so that a batch lives no longer than its consumer wants
             yield batch, handed
             del batch
@@ -211,7 +213,7 @@ class Delivery:
             raise Cancelled("the run was left before its end")  # which it may have failed of
         if outcome.error is None:
             self._policy.dropped(attempt.task, outcome.dropped)
-            if outcome.batch is not None:
+            if outcome.size is not None:
                 return outcome
             self._leave_out(attempt, None)
         elif attempt.stand_ins:
@@ -271,7 +273,7 @@ class Delivery:
         if final is None:
             return None
         attempt.failures = self._settings.retries  # it has had its re-runs
-        return Outcome(error=final, step="a worker")
+        return Outcome(error=final, step=final.action or "a worker")
 
     def _leave_out(self, attempt: Attempt, error: BaseException | None) -> None:
         """Deliver nothing of an attempt, or another batch in its place.
@@ -332,17 +334,17 @@ class Delivery:
             ended = at.batch >= self._plan.epoch_batches and not at.skip
             self._report.epochs = at.epoch - self._plan.start.epoch + ended
 
-    def _handed(self, attempt: Attempt, batch: Batch) -> Handed:
+    def _handed(self, attempt: Attempt, size: int) -> Handed:
         """Count a batch that is delivered; return what handing it over settles."""
         report = self._report
         report.batches += 1
-        report.items += len(batch)
+        report.items += size
         report.fillers += attempt.task.filler
         self._pass(attempt)
         places, self._passed = tuple(self._passed), []
         if self._progress is not None:
             self._progress.show()
-        return Handed(places, len(batch), attempt.after)
+        return Handed(places, size, attempt.after)
 
     def _tell_delivered(self, task: Task, batch: Batch) -> None:
         self._hook.flowcore_batch_delivered(
@@ -353,16 +355,19 @@ class Delivery:
 
     def _running(self) -> Iterator[Wait]:
         """Generate the running tasks; called in the thread that watches."""
-        here = self._work.running()
-        for task, step, since in here:
-            yield Wait((task.epoch, task.number, since), since, partial(self._slow, task, step))
+        running: list[Running] = [*self._work.running(), *self._window.executor.running()]
         head = self._window.head
-        if not here and head is not None:  # its worker is in another process
-            yield Wait(head.place, head.since, partial(self._slow, head.task, ""))
+        if not running and head is not None:  # in another process, of a pool that cannot say more
+            running = [Running(head.task, "", head.since)]
+        for one in running:
+            key = one.task.epoch, one.task.number, one.since
+            yield Wait(key, one.since, partial(self._slow, one))
 
-    def _slow(self, task: Task, step: str) -> str:
+    def _slow(self, running: Running) -> str:
+        task, stack = running.task, running.stack()
         return explain(
-            f"{repr(step) if step else 'a worker'} to finish {called(task)}, "
+            f"{repr(running.step) if running.step else 'a worker'} to finish {called(task)}, "
             f"ids {first_ids(self._policy.ids(task))}",
+            where=f"in its worker:\n{stack}" if stack else None,
             next="look what it waits for; if it may take so long, stall_warning= sets the seconds",
         )

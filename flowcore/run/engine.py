@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from flowcore.batch import Batch
 from flowcore.errors import Cancelled, PipelineError, explain
-from flowcore.executors.base import Executor
+from flowcore.executors.base import Executor, check_singletons
 from flowcore.executors.serial import SerialExecutor
 from flowcore.hookspecs import ExecutorStarted, RunEnded, RunStarted
 from flowcore.plugins import hooks
@@ -107,7 +107,7 @@ class Engine:
         self.complete = False
         self._started = self._finished = self._left = False
         self._work: CompiledWork | None = None
-        self._stream: Generator[tuple[Batch, Handed], None, None] | None = (
+        self._stream: Generator[tuple[Batch | None, Handed], None, None] | None = (
             None  # of batches, by the delivery
         )
         self._stepping = False  # the consumer is in the delivering side
@@ -183,8 +183,16 @@ class Engine:
             undo.push(self._close_outlets)
             options = action_options(self._recipe, self._settings.plugin_options)
             sinks = list(self._outlets.sinks.values())
-            work = compile_recipe(self._recipe, sinks, options, self._settings.variables)
+            work = compile_recipe(
+                self._recipe,
+                sinks,
+                options,
+                self._settings.variables,
+                window=self._prefetch + 1,
+                keeps=self._hands_over or self._is_observed,
+            )
             undo.callback(work.close)
+            check_singletons(work, self._executor.processes)
             self._work = work
             claim(self._executor)
             undo.callback(release, self._executor)
@@ -231,6 +239,10 @@ class Engine:
             prefetch=self._prefetch,
             hands_over=self._hands_over,
         )
+
+    @property
+    def _is_observed(self) -> bool:
+        return bool(self._hook.flowcore_batch_delivered.get_hookimpls())
 
     @property
     def _rebatch(self) -> RebatchStep | None:
@@ -290,6 +302,7 @@ class Engine:
             self._stepping = True
             try:
                 batch, handed = next(self._stream)
+                assert batch is not None  # as this run hands them over
             except Cancelled:
                 raise StopIteration from None  # left by another thread, or by an action
             except StopIteration:
@@ -416,7 +429,7 @@ class Engine:
         finally:
             self._handed.put(_END)
 
-    def _finishing(self, work: CompiledWork) -> Generator[tuple[Batch, Handed], None, None]:
+    def _finishing(self, work: CompiledWork) -> Generator[tuple[Batch | None, Handed], None, None]:
         """Generate the batches, and finish the run exactly once, however it ends."""
         try:
             for handed in self._delivery.batches(self._window, work):

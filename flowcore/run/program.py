@@ -56,8 +56,11 @@ def branch_seed(seed: int, *branch: int) -> int:
 
 def run_calls(calls: Sequence[Call], batch: Batch, making: Making) -> Batch:
     """Call each with the batch that the one before it returned; return the last."""
+    note = making.note
     for name, function, args, kwargs in calls:
         making.step = name
+        if note is not None:
+            note(name)
         made = function(batch, *args, **kwargs)
         if made is not batch:
             batch = _adopted(made, batch, name, making)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import operator
-import os
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field, fields
@@ -200,7 +199,7 @@ class Settings:
 
     def workers(self) -> tuple[int, int]:
         """Return the number of workers and the prefetch, where either follows from the other."""
-        most = _cores() + 4
+        most = self._most_workers()
         if isinstance(self.executor, Executor):
             workers = self.executor.num_workers
         elif isinstance(self.executor, str) and self._executor_class() is SerialExecutor:
@@ -215,6 +214,12 @@ class Settings:
             workers = 0 if self.executor is None else most
         prefetch = 2 * workers if self.prefetch is None else self.prefetch
         return workers, prefetch
+
+    def _most_workers(self) -> int:
+        named = self._executor_class() if isinstance(self.executor, str) else None
+        if isinstance(named, type) and issubclass(named, Executor):
+            return named.most_workers()
+        return Executor.most_workers()
 
     def _executor_class(self) -> object:
         return load("flowcore.executors", str(self.executor))
@@ -299,9 +304,3 @@ def action_options(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
 def _seconds(value: Any) -> float:
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     return float(value) if is_number else 0.0
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,8 +1,9 @@
 """The tasks that are in progress: submitted ahead, found when finished, run again when lost.
 
-Used by the delivering thread alone. A pool of futures cannot say which task killed its worker: all
-that were in progress fail together. They are then run again one at a time, so that the one that
-kills its worker is known and the others lose nothing but time.
+Used by the delivering thread alone. An executor that knows which task killed its worker says so,
+and that one is run again. A pool of futures cannot say: all that were in progress fail together.
+They are then run again one at a time, so that the one that kills its worker is known and the others
+lose nothing but time.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Window:
         notify: Callable[[Attempt], None],
         stages: int = 1,
     ) -> None:
-        self._executor = executor
+        self.executor = executor
         self._tasks = tasks
         self.total = total
         self._ordered = ordered
@@ -122,7 +123,7 @@ class Window:
         while (
             self.open < limit
             and self._submitted != self.total
-            and (self._executor.num_workers or not self._open[0])
+            and (self.executor.num_workers or not self._open[0])
         ):
             attempt = self._next()
             self._submitted += 1
@@ -171,9 +172,15 @@ class Window:
         is not known to be the cause.
         """
         attempt.losses += 1
+        enough = attempt.losses > max(1, retries)
+        if isinstance(error, WorkerLost):  # the executor knows that it was this one
+            if enough:
+                return error
+            self.again(attempt)
+            return None
         if attempt is self._lone:
             self._lone = None
-        if attempt.alone and attempt.losses > max(1, retries):
+        if attempt.alone and enough:
             lost = WorkerLost(
                 explain(
                     f"the worker was lost {attempt.losses} times: {type(error).__name__}: {error}",
@@ -217,7 +224,7 @@ class Window:
     def _submit(self, attempt: Attempt) -> None:
         attempt.since = time.monotonic()
         try:
-            future = self._executor.submit(attempt.task)
+            future = self.executor.submit(attempt.task)
         except Exception as error:  # a pool that is broken for good
             attempt.refused = True
             future = Future()

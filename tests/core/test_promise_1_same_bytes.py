@@ -231,7 +231,7 @@ if __name__ == "__main__":
         try:
             pipe.call(lambda batch: None).run(3, on_error="skip", **options)
         except PipelineError as error:
-            assert "cannot be sent to the workers" in str(error)
+            assert "cannot be sent to other processes" in str(error)
         else:
             raise AssertionError("a lambda was pickled")
     print("same")

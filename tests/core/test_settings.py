@@ -102,7 +102,7 @@ def test_a_stall_warning_may_be_as_late_as_one_likes(seconds):
 @pytest.fixture
 def cores(monkeypatch):
     """Have 3 cores."""
-    monkeypatch.setattr("flowcore.run.settings._cores", lambda: 3)
+    monkeypatch.setattr("flowcore.executors.base.usable_cores", lambda: 3)
 
 
 @pytest.mark.usefixtures("cores")
