@@ -1,0 +1,5 @@
+"""Worker processes for flowcore: the executor called ``processes``."""
+
+from flowcore_processes.executor import ProcessesExecutor
+
+__all__ = ["ProcessesExecutor"]

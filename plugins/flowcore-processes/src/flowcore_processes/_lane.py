@@ -1,0 +1,289 @@
+"""A lane: one thread of a worker process, and the thread here that gives it tasks and waits for it.
+
+It may send a second task while the first is in progress, so that a worker which makes many small
+batches need not wait for this side. When the process dies, the task that it had begun is the one it
+is lost with; the other is given to whoever is free.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from flowcore import Outcome, Running, aligned_empty
+from flowcore.errors import ActionError, PipelineError, TimedOut, WorkerLost, explain
+from flowcore.executors.wire import unpack
+from flowcore_processes._board import Board
+from flowcore_processes._death import Death
+from flowcore_processes._jobs import Job, Jobs
+from flowcore_processes._memory import Bytes, read_slot
+from flowcore_processes._pickling import dumps
+from flowcore_processes._process import Process
+from flowcore_processes._slots import Slots
+
+__all__ = ["Lane"]
+
+_log = logging.getLogger("flowcore")
+
+_QUICK = 0.05  # seconds; a batch that takes longer is not waited behind
+_TOGETHER = 32 * 1024  # bytes; a longer message could wait for the worker, which waits for us
+_STILLBORN = 3  # processes that end before their first task: no more are tried
+
+_Head = tuple[bytes, list[tuple[int, int] | None], list[int], int, bool, str]
+
+
+class Lane:
+    """Takes jobs, has them done by one thread of a worker process, and settles them.
+
+    Args:
+        process: the worker.
+        at: the number of its thread.
+        fd: of the shared file.
+        jobs: where to take from.
+        slots: for their batches.
+        timeout: seconds that a job may take.
+        warn: called once with each kind of thing that costs time.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        at: int,
+        fd: int,
+        *,
+        jobs: Jobs,
+        slots: Slots,
+        timeout: float | None,
+        warn: Callable[[str, str], None],
+    ) -> None:
+        self._process, self._at, self._fd = process, at, fd
+        self._jobs, self._slots, self._timeout, self._warn = jobs, slots, timeout, warn
+        self._board = Board(fd, process.hire.number * process.hire.threads + at)
+        # Written by the thread of the lane; others look at the first.
+        self.sent: deque[Job] = deque()
+        self._connection: Connection[Any, Any] | None = None
+        self._generation = -1
+        self._stillborn = 0
+        self._quick = False
+        self._connect()
+
+    def serve(self) -> None:
+        """Be the thread of the lane, until the queue is closed."""
+        try:
+            while True:
+                job = self._jobs.take(wait=not self.sent)
+                if job is not None:
+                    self._give(job)
+                    if self._quick and len(self.sent) == 1:
+                        continue  # there may be another, to be sent ahead
+                elif not self.sent:
+                    break
+                if self.sent:
+                    self._receive()
+        finally:
+            for job in self.sent:
+                job.drop()
+            if self._connection is not None:
+                with suppress(OSError):
+                    self._connection.send_bytes(b"")  # the worker may leave
+                self._connection.close()
+
+    def running(self) -> Running | None:
+        """Return what the worker is on; called in any thread."""
+        with suppress(IndexError):
+            job = self.sent[0]
+            task, step = self._board.read()
+            if task >= job.number:
+                return Running(job.task, step, job.since, self._process.stack)
+        return None
+
+    def kill(self) -> None:
+        """End the process, as nobody waits for what it does."""
+        for job in list(self.sent):
+            job.drop()
+        self._process.kill(self._generation)
+
+    def _connect(self) -> None:
+        """Go on with the process that lives now."""
+        if self._connection is not None:
+            self._connection.close()
+        self._generation = self._process.generation
+        self._connection = self._process.take_connection(self._at)
+        self._number = 0
+        self._board.begin(0, "")
+
+    # There
+
+    def _give(self, job: Job) -> None:
+        if self._connection is None:
+            self._fail([job], "no worker process can be started")
+            return
+        if not job.begins():
+            return
+        job.slot = self._slots.take(self._process.hire.number)
+        if job.slot is None:
+            self._warn("slots", "each slot of the shared memory holds a batch that somebody keeps")
+        try:
+            message = dumps((job.slot, job.task), self._process.hire.key)
+        except Exception as error:
+            self._slots.give_back(job.slot, self._process.hire.number)
+            job.future.set_result(Outcome(error=error, step="sending the batch to a worker"))
+            return
+        while self.sent and len(message) > _TOGETHER:
+            self._receive()
+        self._number += 1
+        job.number, job.since = self._number, time.monotonic()
+        self.sent.append(job)
+        try:
+            self._connection.send_bytes(message)
+        except OSError:
+            self._lost()
+
+    # And back
+
+    def _receive(self) -> None:
+        job, connection = self.sent[0], self._connection
+        assert connection is not None
+        try:
+            if self._timeout is not None and not self._in_time(job, connection, self._timeout):
+                return
+            head: _Head = pickle.loads(connection.recv_bytes())
+            loose = [_received(connection, size) for size in head[2]]
+        except (EOFError, OSError):
+            self._lost()
+            return
+        self.sent.popleft()
+        now = time.monotonic()
+        self._quick, self._stillborn = now - job.since < _QUICK, 0
+        if self.sent:
+            self.sent[0].since = now
+        job.future.set_result(self._outcome(job, head, loose))
+
+    def _outcome(self, job: Job, head: _Head, loose: list[Bytes]) -> Outcome:
+        packed, places, _, reserved, kept, problem = head
+        if problem:
+            self._warn("memory", f"a worker cannot have {problem}")
+        try:
+            buffers = self._buffers(job, places, loose, reserved, kept)
+            return unpack(packed, buffers)
+        except Exception as error:
+            failed = ActionError(
+                explain(
+                    f"the batch cannot be received: {type(error).__name__}: {error}",
+                    next="what is on it must be of classes that this process can import",
+                )
+            )
+            failed.__cause__ = error
+            return Outcome(error=failed, step="receiving the batch")
+
+    def _buffers(
+        self,
+        job: Job,
+        places: list[tuple[int, int] | None],
+        loose: list[Bytes],
+        reserved: int,
+        kept: bool,
+    ) -> list[Bytes]:
+        """Return the buffers of a batch, each a view of its slot, or loose."""
+        used = max((sum(place) for place in places if place is not None), default=0)
+        worker = self._process.hire.number
+        whole = np.empty(0, np.uint8)
+        if job.slot is not None and kept:  # it may still be written to: it is not used again
+            self._warn("kept", "an action keeps an array of batch.empty, whose memory is then lost")
+            whole = read_slot(self._fd, job.slot, used)
+        elif job.slot is not None and used:
+            whole = self._slots.batch(job.slot, worker, used, reserved)
+        else:
+            self._slots.give_back(job.slot, worker)
+        rest = iter(loose)
+        return [next(rest) if place is None else whole[place[0] : sum(place)] for place in places]
+
+    def _in_time(self, job: Job, connection: Connection[Any, Any], timeout: float) -> bool:
+        """Wait for an answer; return whether it is there. A worker that is late is replaced."""
+        if connection.poll(max(0.0, job.since + timeout - time.monotonic())):
+            return True
+        task, step = self._board.read()
+        if task < job.number:  # the process has not come to it yet
+            job.since = time.monotonic()
+            return False
+        stack = self._process.stack()
+        self._process.kill(self._generation)
+        self.sent.popleft()
+        self._slots.give_back(job.slot, self._process.hire.number)
+        error = TimedOut(
+            explain(
+                f"the batch took longer than {timeout:g} s",
+                where=f"in {step!r}, in its worker:\n{stack}" if stack else f"in {step!r}",
+                next="timeout= says how long a batch may take; on_error='skip' leaves it out",
+            )
+        )
+        self._lost()
+        job.future.set_result(Outcome(error=error, step=step))
+        return False
+
+    # When the process is gone
+
+    def _lost(self) -> None:
+        """Have another process, and settle, or put back, what the last one had."""
+        task, step = self._board.read()
+        jobs, self.sent = list(self.sent), deque()
+        for job in jobs:
+            self._slots.give_back(job.slot, self._process.hire.number)
+        try:
+            death = self._process.after(self._generation)
+        except OSError as error:
+            self._generation += 1
+            self._connection = None
+            self._fail(jobs, f"no worker process can be started: {error}")
+            return
+        if self._jobs.closed:
+            for job in jobs:
+                job.drop()
+        self._connect()
+        if jobs and task >= jobs[0].number and not jobs[0].is_dropped:
+            self._settle_lost(jobs.pop(0), death, step)
+        elif jobs:
+            self._stillborn += 1
+        for job in reversed(jobs):
+            if not job.is_dropped:
+                self._jobs.put(job, first=True)
+        if self._stillborn >= _STILLBORN:
+            self._fail(jobs[:1], f"{death.what()} before its first batch; so did those before it")
+
+    def _settle_lost(self, job: Job, death: Death, step: str) -> None:
+        self._stillborn = 0
+        where = f"in {step!r}" + (f":\n{death.stack}" if death.stack else "")
+        text = explain(
+            death.what(),
+            where=where,
+            why=death.why(),
+            next="look at its memory use, and at the action; on_error='skip' leaves the batch out",
+        )
+        if self._process.hire.threads > 1:  # each of its threads had one, and any may be the cause
+            job.future.set_exception(ChildProcessError(text))
+            return
+        lost = WorkerLost(text)
+        lost.action = step
+        job.future.set_exception(lost)
+
+    def _fail(self, jobs: list[Job], what: str) -> None:
+        error = PipelineError(
+            explain(what, next="what it says is above, on the standard error output")
+        )
+        for job in jobs:
+            if job.begins():
+                job.future.set_exception(error)
+
+
+def _received(connection: Connection[Any, Any], size: int) -> Bytes:
+    buffer = aligned_empty(size, np.uint8)
+    connection.recv_bytes_into(buffer)
+    return buffer

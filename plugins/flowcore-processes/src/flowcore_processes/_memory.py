@@ -1,0 +1,99 @@
+"""Memory that the workers and the run share: one file without a name, cut into slots.
+
+A slot begins at a place of its own, far from the others, so that it can grow: what is not used of
+the file takes no memory. Memory is reserved before it is used, as memory that turns out not to be
+there ends a process without a word.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ROOM", "SMALL", "Bytes", "Lease", "map_slot", "new_file", "read_slot", "reserve"]
+
+Bytes = NDArray[np.uint8]
+
+#: Bytes; smaller arrays travel in the message, which is cheaper than to keep a slot for them.
+SMALL = 16 * 1024
+
+#: Bytes from one slot to the next: the arrays of a batch that are beyond are copied.
+ROOM = 1 << 36
+
+_POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # on Linux: all pages at once, not one fault for each
+_CHUNK = 1 << 20
+
+
+def new_file(name: str, folder: str | None = None) -> int:
+    """Return the descriptor of a new file that has no name, so that nothing of it can be left.
+
+    Args:
+        name: what tools call it.
+        folder: where it is; by default in no file system, where the system has that (``memfd``),
+            else in ``/dev/shm``, or the folder for temporary files.
+    """
+    if folder is None and hasattr(os, "memfd_create"):
+        return os.memfd_create(f"flowcore-{name}", os.MFD_CLOEXEC)
+    if folder is None and os.access("/dev/shm", os.W_OK):
+        folder = "/dev/shm"
+    with tempfile.TemporaryFile(prefix=f"flowcore-{name}-", dir=folder) as file:
+        return os.dup(file.fileno())
+
+
+def reserve(fd: int, slot: int, start: int, end: int) -> None:
+    """Have memory for a part of a slot, now.
+
+    Raises:
+        OSError: there is not as much.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, slot * ROOM + start, end - start)
+        return
+    for at in range(start, end, _CHUNK):
+        os.pwrite(fd, bytes(min(_CHUNK, end - at)), slot * ROOM + at)
+
+
+def map_slot(fd: int, slot: int, length: int) -> Bytes:
+    """Return the first ``length`` bytes of a slot, which are reserved, as an array that is shared.
+
+    Raises:
+        OSError, ValueError: no descriptor, or no address space, is left.
+    """
+    flags = mmap.MAP_SHARED | _POPULATE
+    return np.frombuffer(mmap.mmap(fd, length, flags, offset=slot * ROOM), np.uint8)
+
+
+def read_slot(fd: int, slot: int, length: int) -> Bytes:
+    """Return a copy of the first ``length`` bytes of a slot."""
+    copy = np.empty(length, np.uint8)
+    done = 0
+    while done < length:  # one call reads no more than 2 GB
+        done += os.preadv(fd, [copy.data[done:]], slot * ROOM + done)
+    return copy
+
+
+class Lease:
+    """Some shared memory, as long as arrays look at it.
+
+    Args:
+        memory: of a mapping.
+        ended: called when the last array is gone, in whatever thread that happens.
+    """
+
+    def __init__(self, memory: Bytes, ended: Callable[[], object]) -> None:
+        # NumPy takes what has this attribute for an array, and keeps the object with each view.
+        self.__array_interface__ = memory.__array_interface__
+        self._memory, self._ended = memory, ended
+
+    def __del__(self) -> None:
+        self._ended()
+
+    @classmethod
+    def of(cls, memory: Bytes, ended: Callable[[], object]) -> Bytes:
+        """Return an array of the memory; when it and all views of it are gone, the lease ends."""
+        return np.asarray(cls(memory, ended))

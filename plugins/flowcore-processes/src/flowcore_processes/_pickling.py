@@ -1,0 +1,233 @@
+"""Pickling between the run and its workers: classes of scripts, and arrays beside the pickle.
+
+What is in a module that the workers can import goes by its name. What a script, a notebook or any
+other module defines goes by value, once, with the pipeline. From then on its classes go by number,
+so that a batch, or an error, comes back as what it is here.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
+
+from flowcore import Work
+from flowcore.memory import ALIGNMENT
+from flowcore_processes._memory import SMALL, new_file
+
+__all__ = ["Payload", "dumps", "read_work", "write_work"]
+
+# The classes that went by value, by the key of their work; here, and in the workers.
+_CLASSES: dict[str, list[type]] = {}
+
+
+@dataclass(eq=False)
+class Payload:
+    """A pickled work, in a file that the workers map: its arrays are there once for all of them.
+
+    Attributes:
+        fd: of the file.
+        key: of the classes that went by value.
+        length: bytes of the pickle, which is at the beginning.
+        buffers: where each buffer begins, and its length.
+    """
+
+    fd: int
+    key: str
+    length: int
+    buffers: list[tuple[int, int]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Let the file go, and the classes."""
+        os.close(self.fd)
+        _CLASSES.pop(self.key, None)
+
+    def is_of(self, pickled: bytes, buffers: list[memoryview]) -> bool:
+        """Return whether the file has this pickle, with buffers of the same contents."""
+        if (self.length, [size for _, size in self.buffers]) != (
+            len(pickled),
+            [*map(len, buffers)],
+        ):
+            return False
+        there = np.frombuffer(mmap.mmap(self.fd, 0, prot=mmap.PROT_READ), np.uint8)
+        parts = [(0, self.length), *self.buffers]
+        return all(
+            np.array_equal(there[start : start + size], np.frombuffer(own, np.uint8))
+            for (start, size), own in zip(parts, [memoryview(pickled), *buffers], strict=True)
+        )
+
+
+def write_work(work: Work, before: Payload | None, folder: str | None) -> Payload:
+    """Return a file with the pickled work: the one before, if it is of the same work.
+
+    Args:
+        work: to be sent.
+        before: what was sent last.
+        folder: where the file is; see `new_file`.
+
+    Raises:
+        Exception: something in it does not pickle.
+        OSError: there is no memory for it.
+    """
+    buffers: list[memoryview] = []
+    classes: list[type] = []
+    out = io.BytesIO()
+    with _Modules() as modules:
+        # The list is pickled after the work, when it is complete.
+        _WorkPickler(out, modules, classes, buffers).dump((work, classes))
+    pickled = out.getvalue()
+    if before is not None and before.is_of(pickled, buffers):
+        return before
+    payload = Payload(new_file("work", folder), uuid.uuid4().hex, len(pickled))
+    try:
+        with os.fdopen(os.dup(payload.fd), "wb") as file:
+            file.write(pickled)
+            for data in buffers:
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                payload.buffers.append((file.tell(), len(data)))
+                file.write(data)
+    except BaseException:
+        payload.close()
+        raise
+    _CLASSES[payload.key] = classes
+    return payload
+
+
+def read_work(fd: int, key: str, length: int, buffers: list[tuple[int, int]]) -> Work:
+    """Return the work, in a worker. Its arrays are those of the file until they are written to."""
+    content = np.frombuffer(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY), np.uint8)
+    parts = [content[start : start + size] for start, size in buffers]
+    work: Work
+    work, _CLASSES[key] = pickle.loads(content[:length].data, buffers=parts)
+    return work
+
+
+def dumps(
+    value: object,
+    key: str,
+    *,
+    contiguous: Callable[[NDArray[Any]], NDArray[Any]] = np.ascontiguousarray,
+    beside: Callable[[pickle.PickleBuffer], bool] | None = None,
+) -> bytes:
+    """Return a pickle of what goes between the run and a worker.
+
+    Args:
+        value: anything.
+        key: of the work.
+        contiguous: makes a copy, in the order of C, of an array that is not in one piece.
+        beside: called with each buffer; returns true to have it in the pickle.
+    """
+    out = io.BytesIO()
+    _Pickler(out, key, contiguous, beside).dump(value)
+    return out.getvalue()
+
+
+def _class(key: str, number: int) -> type:
+    return _CLASSES[key][number]
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(self, out: io.BytesIO, key: str, contiguous: Any, beside: Any) -> None:
+        super().__init__(out, protocol=5, buffer_callback=beside)
+        self._key, self._contiguous = key, contiguous
+        self._numbers = {id(kind): at for at, kind in enumerate(_CLASSES.get(key, ()))}
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is np.ndarray:
+            if not value.dtype.hasobject and not (
+                value.flags.c_contiguous or value.flags.f_contiguous
+            ):
+                return self._contiguous(value).__reduce_ex__(5)
+            return NotImplemented
+        if isinstance(value, type) and id(value) in self._numbers:
+            return _class, (self._key, self._numbers[id(value)])
+        return super().reducer_override(value)
+
+
+class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(
+        self,
+        out: io.BytesIO,
+        modules: _Modules,
+        classes: list[type],
+        buffers: list[memoryview],
+    ) -> None:
+        super().__init__(out, protocol=5, buffer_callback=self._beside)
+        self._modules, self._classes, self._buffers = modules, classes, buffers
+
+    def _beside(self, buffer: pickle.PickleBuffer) -> bool:
+        data = buffer.raw()
+        if data.nbytes >= SMALL:
+            self._buffers.append(data)
+        return data.nbytes < SMALL
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.memmap):
+            return _reopened(value) or NotImplemented
+        if isinstance(value, (type, FunctionType)):
+            self._modules.see(value.__module__)
+        reduced = super().reducer_override(value)
+        if isinstance(value, type) and reduced is not NotImplemented:
+            self._classes.append(value)
+        return reduced
+
+
+class _Modules:
+    """Has what is in modules that workers cannot import go by value, inside of a ``with``."""
+
+    def __init__(self) -> None:
+        self._seen = {"__main__", None}  # cloudpickle itself has those go by value
+        self._changed: list[Any] = []
+
+    def see(self, name: str | None) -> None:
+        """Look at a module, by its name."""
+        if name in self._seen or name is None:
+            return
+        self._seen.add(name)
+        top = name.partition(".")[0]
+        module = sys.modules.get(name)
+        if module is None or top in sys.stdlib_module_names or _is_found(top):
+            return
+        if name not in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.register_pickle_by_value(module)
+            self._changed.append(module)
+
+    def __enter__(self) -> _Modules:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for module in self._changed:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_found(top: str) -> bool:
+    """Return whether a new interpreter would find a module: not only this one has it."""
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        if find is not None and find(top, None) is not None:
+            return True
+    return False
+
+
+def _reopened(array: np.memmap[Any, Any]) -> Any:
+    """Return how a worker maps the same file; ``None`` if it would not see the same values."""
+    root: Any = array
+    while isinstance(root.base, np.memmap):
+        root = root.base
+    same = root.filename is not None and root.mode != "c" and array.flags.c_contiguous
+    if not same:
+        return None
+    offset = root.offset + array.ctypes.data - root.ctypes.data
+    mode = "r" if root.mode == "r" else "c"
+    return np.memmap, (os.fspath(root.filename), array.dtype, mode, offset, array.shape)

@@ -1,0 +1,67 @@
+"""The slots as the run sees them: which are free, and the batches in those that are not."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from flowcore_processes._memory import Bytes, Lease, map_slot, read_slot
+
+__all__ = ["Slots"]
+
+
+class Slots:
+    """Gives out free slots, and has each back when the last view of its batch is collected.
+
+    Any thread may use any method.
+
+    Args:
+        fd: of the shared file.
+        most: how many slots there may be. Memory is used by those alone that were needed at once.
+    """
+
+    def __init__(self, fd: int, most: int) -> None:
+        self._fd, self._most = fd, most
+        self._lock = threading.Lock()  # of the threads that wait for the workers, one for each
+        self._free: dict[int, int] = {}  # with the worker that had it last, whose pages are warm
+        # Those that came back, put here without the lock: a collection may happen inside of it.
+        self._back: deque[tuple[int, int]] = deque()
+        self._maps: dict[int, Bytes] = {}
+        self._made = 0
+
+    def take(self, worker: int) -> int | None:
+        """Return a free slot, one that the worker had before if there is; ``None`` if none is."""
+        with self._lock:
+            while self._back:
+                slot, last = self._back.popleft()
+                self._free[slot] = last
+            free = next((slot for slot, last in self._free.items() if last == worker), None)
+            if free is None and self._made < self._most:
+                self._made += 1
+                return self._made  # from 1 on: what would be slot 0 is the board
+            if free is None:
+                free = next(iter(self._free), None)
+            if free is not None:
+                del self._free[free]
+            return free
+
+    def give_back(self, slot: int | None, worker: int) -> None:
+        """Have a slot back that nothing is in."""
+        if slot is not None:
+            self._back.append((slot, worker))
+
+    def batch(self, slot: int, worker: int, length: int, reserved: int) -> Bytes:
+        """Return the first bytes of a slot, which comes back when no view of them is left."""
+        with self._lock:
+            memory = self._maps.get(slot)
+            if memory is None or len(memory) < length:
+                try:
+                    memory = self._maps[slot] = map_slot(self._fd, slot, reserved)
+                except (OSError, ValueError):  # no descriptor, or address space, is left
+                    memory = None
+        if memory is None:
+            copy = read_slot(self._fd, slot, length)
+            self.give_back(slot, worker)
+            return copy
+        back = self._back  # not this object: an array may live longer than the run
+        return Lease.of(memory[:length], lambda: back.append((slot, worker)))
