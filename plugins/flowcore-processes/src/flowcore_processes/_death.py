@@ -70,10 +70,10 @@ def own_part(dump: str, marker: str) -> str:
     for section in dump.split("\n\n"):
         lines = section.splitlines()
         last = next((at for at, line in enumerate(lines) if marker in line), None)
-        if last is not None:
-            kept.append("\n".join(lines[:last]))
-        elif lines and lines[0].startswith("Fatal"):
+        if lines and lines[0].startswith("Fatal"):
             kept.append(section)
+        elif last is not None and last > 1:  # else it is only the thread that watches the run
+            kept.append("\n".join(lines[:last]))
     return "\n".join(kept).strip()
 
 

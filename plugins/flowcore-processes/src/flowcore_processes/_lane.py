@@ -132,7 +132,7 @@ class Lane:
         if job.slot is None:
             self._warn("slots", "each slot of the shared memory holds a batch that somebody keeps")
         try:
-            message = dumps((job.slot, job.task), self._process.hire.key)
+            message = _message(job, self._process.hire.key)
         except Exception as error:
             self._slots.give_back(job.slot, self._process.hire.number)
             job.future.set_result(Outcome(error=error, step="sending the batch to a worker"))
@@ -281,6 +281,13 @@ class Lane:
         for job in jobs:
             if job.begins():
                 job.future.set_exception(error)
+
+
+def _message(job: Job, key: str) -> bytes:
+    told = job.slot, job.task
+    if job.task.parts:  # batches, whose classes may be of a script
+        return dumps(told, key)
+    return pickle.dumps(told, protocol=5)
 
 
 def _received(connection: Connection[Any, Any], size: int) -> Bytes:

@@ -15,7 +15,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
@@ -133,6 +133,10 @@ def dumps(
     return out.getvalue()
 
 
+def _code(make: Callable[..., CodeType], parts: tuple[Any, ...], filename: str) -> CodeType:
+    return make(*parts).replace(co_filename=filename)
+
+
 def _class(key: str, number: int) -> type:
     return _CLASSES[key][number]
 
@@ -175,6 +179,9 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, np.memmap):
             return _reopened(value) or NotImplemented
+        if isinstance(value, CodeType):
+            make, parts = self.dispatch_table[CodeType](value)
+            return _code, (make, parts, value.co_filename)  # which cloudpickle leaves out
         if isinstance(value, (type, FunctionType)):
             self._modules.see(value.__module__)
         reduced = super().reducer_override(value)

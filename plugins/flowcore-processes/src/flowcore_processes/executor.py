@@ -197,7 +197,7 @@ def _seconds(value: Any) -> float | None:
 def _folder(value: Any) -> str | None:
     if value is None:
         return None
-    folder = os.fspath(value)
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise OptionError(f"shared_memory must be a folder to write to, got {folder!r}")
-    return str(folder)
+    is_path = isinstance(value, (str, os.PathLike))
+    if not is_path or not os.path.isdir(value) or not os.access(value, os.W_OK):
+        raise OptionError(f"shared_memory must be a folder to write to, got {value!r}")
+    return str(os.fspath(value))
