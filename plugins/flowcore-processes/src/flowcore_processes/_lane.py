@@ -252,11 +252,12 @@ class Lane:
             self._settle_lost(jobs.pop(0), death, step)
         elif jobs:
             self._stillborn += 1
+            if self._stillborn >= _STILLBORN:
+                what = f"{death.what()} before its first batch, and so did those before it"
+                self._fail([jobs.pop(0)], what)
         for job in reversed(jobs):
             if not job.is_dropped:
                 self._jobs.put(job, first=True)
-        if self._stillborn >= _STILLBORN:
-            self._fail(jobs[:1], f"{death.what()} before its first batch; so did those before it")
 
     def _settle_lost(self, job: Job, death: Death, step: str) -> None:
         self._stillborn = 0
