@@ -28,6 +28,8 @@ _BOOT = (
     "from flowcore_processes._worker import main; main(hire)"
 )
 
+_FLAGS = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
+
 # What limits the threads of native libraries must be there before they are loaded.
 _NATIVE = (
     "OMP_NUM_THREADS",
@@ -132,7 +134,7 @@ class Process:
             OSError: no process can be started.
         """
         with self._lock:
-            if generation == self.generation:
+            if generation == len(self._deaths):
                 self._deaths.append(self._buried())
                 if not self._closed:
                     self._start()
@@ -177,11 +179,11 @@ class Process:
                 "connections": theirs,
                 "lifeline": reader,
                 "stacks": self._stacks,
-                "path": sys.path,
+                "path": [entry for entry in sys.path if isinstance(entry, str)],
             }
             kept = [*theirs, reader, self._stacks, self.hire.memory, self.hire.payload]
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, self.hire.name, json.dumps(told)],
+                [sys.executable, *_FLAGS, "-c", _BOOT, self.hire.name, json.dumps(told)],
                 stdin=subprocess.DEVNULL,
                 env=self._environment(),
                 pass_fds=kept,

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowcore import Batch
+from flowcore import Batch, aligned_empty
 from flowcore.errors import DataError, explain
+from flowcore.memory import Allocate
 
-__all__ = ["ALIGNMENT", "Arrays", "Fitter", "Slots", "aligned_copy"]
-
-ALIGNMENT = 64  # bytes: what TensorFlow wants of memory that it adopts without a copy
+__all__ = ["Arrays", "Fitter", "Slots", "aligned_copy"]
 
 _TOO_LONG = (np.dtype(np.longdouble), np.dtype(np.clongdouble))
 
@@ -65,9 +64,10 @@ class Fitter:
         Raises:
             DataError: a number of components, a dtype or a shape that the queue does not take.
         """
-        return self.fit(self._tensor(batch), repr(batch))
+        # The copy is made where the batch has its arrays: in a worker process, in shared memory.
+        return self.fit(self._tensor(batch), repr(batch), batch.empty)
 
-    def fit(self, tensor: Any, where: str) -> Arrays:
+    def fit(self, tensor: Any, where: str, allocate: Allocate = aligned_empty) -> Arrays:
         """Return the arrays of what ``get_tensor`` returned."""
         parts = self._parts(tensor, where)
         dtypes = [part.dtype for part in parts]
@@ -85,7 +85,9 @@ class Fitter:
                     next="return arrays of equal first axes from get_tensor",
                 )
             )
-        copies = tuple(aligned_copy(part, to) for part, to in zip(parts, dtypes, strict=True))
+        copies = tuple(
+            aligned_copy(part, to, allocate) for part, to in zip(parts, dtypes, strict=True)
+        )
         for at, (part, copy) in enumerate(zip(parts, copies, strict=True)):
             _check_values(part, copy, at, where)
         return copies
@@ -155,14 +157,13 @@ def _components(batch: Batch, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: loaded[name] for name in names}
 
 
-def aligned_copy(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def aligned_copy(
+    array: NDArray[Any], dtype: np.dtype[Any], allocate: Allocate = aligned_empty
+) -> NDArray[Any]:
     """Return a C-ordered copy that starts at a multiple of 64 bytes; objects are only copied."""
     if dtype.hasobject:
         return array.astype(dtype)
-    size = array.size * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.__array_interface__["data"][0] % ALIGNMENT
-    copy = memory[start : start + size].view(dtype).reshape(array.shape)
+    copy = allocate(array.shape, dtype)
     copy[...] = array
     return copy
 
