@@ -1,12 +1,9 @@
-"""Fixtures for the tests of plugins. Import those that you use in your ``conftest.py``."""
+"""A fixture for the tests of plugins: distributions that appear installed while a test runs."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-import threading
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -15,9 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Install", "install", "leaves_no_thread", "no_leaks"]
-
-_PATIENCE = 1.0  # seconds in which a run that is left must be gone
+__all__ = ["Install", "install"]
 
 
 class Install(Protocol):
@@ -68,25 +63,3 @@ def install(
     for module in made:
         sys.modules.pop(module, None)
     importlib.invalidate_caches()
-
-
-@contextmanager
-def leaves_no_thread() -> Iterator[None]:
-    """Fail if a thread of flowcore that was started inside is alive one second after the end."""
-    before = set(threading.enumerate())
-    yield
-    end = time.monotonic() + _PATIENCE
-    left = []
-    for thread in threading.enumerate():
-        if thread not in before and thread.name.startswith("flowcore-"):
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                left.append(thread.name)
-    assert not left, f"threads are left {_PATIENCE:g} s after the end: {', '.join(left)}"
-
-
-@pytest.fixture
-def no_leaks() -> Iterator[None]:
-    """Fail the test if a thread called ``flowcore-*`` is left one second after it."""
-    with leaves_no_thread():
-        yield

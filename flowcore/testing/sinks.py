@@ -9,8 +9,6 @@ import inspect
 import pickle
 import threading
 import time
-from concurrent import futures
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -20,10 +18,11 @@ from flowcore.dataset import Dataset
 from flowcore.errors import Cancelled, OptionError
 from flowcore.sinks import Cancel, Sink, SinkRun
 from flowcore.testing.batches import Broken, PlainBatch
-from flowcore.testing.install import leaves_no_thread
+from flowcore.testing.leaks import watched
+from flowcore.testing.meeting import within_a_second
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -115,9 +114,8 @@ class SinkContract:
     # The contract
 
     @pytest.fixture(autouse=True)
-    def _leaves_no_thread(self) -> Iterator[None]:
-        with leaves_no_thread():
-            yield
+    def _leaves_nothing(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        yield from watched(request)
 
     @every_way
     def test_items_arrive_complete_once_and_in_delivery_order(
@@ -259,8 +257,8 @@ class SinkContract:
         assert watched.second_put.wait(10)
         caller.join(0.2)
         assert caller.is_alive(), "put did not wait, though the sink was full"
-        _within_a_second(run.close)
-        _within_a_second(caller.join)
+        within_a_second(run.close)
+        within_a_second(caller.join)
         assert [type(error) for error in watched.closed] == [Cancelled]
         self._check_received([first], _result(run.report))
 
@@ -279,7 +277,7 @@ class SinkContract:
         self._put(sink, 0, Cancel())
         cancel.set()
         with pytest.raises(Cancelled):
-            _within_a_second(lambda: self._put(sink, 1, cancel))
+            within_a_second(lambda: self._put(sink, 1, cancel))
         sink.close(Cancelled())
         self._check_received([self._batch(0)], sink.result)
 
@@ -408,19 +406,3 @@ def _same(arrays: list[NDArray[Any]], expected: list[NDArray[Any]]) -> bool:
     if not arrays or not expected:
         return len(arrays) == len(expected)
     return bool(np.array_equal(np.concatenate(arrays), np.concatenate(expected)))
-
-
-def _within_a_second(call: Callable[[], object]) -> None:
-    """Make a call that a test which fails leaves behind, and raise what it raises."""
-    done: Future[None] = Future()
-
-    def answer() -> None:
-        try:
-            call()
-            done.set_result(None)
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=answer, daemon=True).start()
-    assert futures.wait([done], 1).done, "it took longer than a second"
-    done.result()

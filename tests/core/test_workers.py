@@ -47,7 +47,7 @@ def test_an_empty_array_has_the_shape_and_the_dtype_that_numpy_gives(shape, dtyp
     made, other = fc.Batch([0]).empty(shape, dtype), np.empty(shape, dtype)
     assert (made.shape, made.dtype, made.flags.c_contiguous) == (other.shape, other.dtype, True)
     assert made.flags.writeable
-    assert made.dtype.hasobject or made.ctypes.data % 64 == 0
+    assert made.dtype.hasobject or not made.nbytes or made.ctypes.data % 64 == 0
 
 
 class SetUp(fc.Batch):
