@@ -197,7 +197,7 @@ class TestTimeout:
 
     def test_native_code_that_never_lets_python_go_is_ended_too(self):
         def spin():
-            7 ** (7**9)  # noqa: B018
+            7 ** (7**9)
 
         batches = run(pipeline().at(2, spin), timeout=0.5, on_error="skip")
         assert len(list(batches)) == 9
@@ -316,3 +316,36 @@ def test_what_a_worker_started_is_gone_with_it(tmp_path):
     assert len(list(run(pipeline().at(1, start_child, tmp_path)))) == 10
     (path,) = tmp_path.iterdir()
     assert not is_alive(int(path.name))
+
+
+def test_a_worker_that_dies_while_a_child_of_its_holds_the_connection_is_noticed(tmp_path):
+    def fork_and_die(folder):
+        if (Path(folder) / "once").exists():
+            return
+        (Path(folder) / "once").touch()
+        if os.fork() == 0:
+            signal.pause()
+        kill_me()
+
+    assert seen(run(pipeline().at(2, fork_and_die, tmp_path))) == serial()
+
+
+def test_an_executor_that_is_left_ends_a_run_that_is_still_open(tmp_path):
+    from flowcore_processes import ProcessesExecutor
+
+    with ProcessesExecutor(2) as executor:
+        batches = pipeline(40).at(9, wait_for_ever).gen_batch(2, executor=executor, prefetch=2)
+        for _ in range(9):
+            next(batches)
+    with pytest.raises(WorkerLost):
+        list(batches)
+
+
+def test_many_arrays_are_sent_with_the_recipe():
+    arrays = [np.full(20_000, at % 256, np.uint8) for at in range(6_000)]
+
+    def total(arrays):
+        if sum(int(array[0]) for array in arrays) != sum(at % 256 for at in range(6_000)):
+            raise AssertionError
+
+    assert len(list(run(pipeline().at(1, total, arrays)))) == 10

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,7 @@ class TestWarm:
             run = fc.Dataset(9, Asking).p.ask(wait, tmp_path).gen_batch(1, executor=executor)
             run.start()
             while len(list(tmp_path.iterdir())) < 2:
-                pass
+                time.sleep(0.01)
             run.close()
             assert answers(len, "abc", executor=executor) == [3] * 8
 

@@ -72,13 +72,13 @@ class Lane:
         self._connection: Connection[Any, Any] | None = None
         self._generation = -1
         self._stillborn = 0
-        self._quick = False
+        self._quick = self._over = False
         self._connect()
 
     def serve(self) -> None:
         """Be the thread of the lane, until the queue is closed."""
         try:
-            while True:
+            while not self._over:
                 job = self._jobs.take(wait=not self.sent)
                 if job is not None:
                     self._give(job)
@@ -90,7 +90,8 @@ class Lane:
                     self._receive()
         finally:
             for job in self.sent:
-                job.drop()
+                if not job.is_dropped and job.begins():
+                    job.future.set_exception(ChildProcessError("the workers were ended"))
             if self._connection is not None:
                 with suppress(OSError):
                     self._connection.send_bytes(b"")  # the worker may leave
@@ -160,6 +161,9 @@ class Lane:
         except (EOFError, OSError):
             self._lost()
             return
+        except Exception as error:  # no memory for it; the rest of it is still to come
+            self._end_with(job, error, "receiving the batch")
+            return
         self.sent.popleft()
         now = time.monotonic()
         self._quick, self._stillborn = now - job.since < _QUICK, 0
@@ -215,9 +219,6 @@ class Lane:
             job.since = time.monotonic()
             return False
         stack = self._process.stack()
-        self._process.kill(self._generation)
-        self.sent.popleft()
-        self._slots.give_back(job.slot, self._process.hire.number)
         error = TimedOut(
             explain(
                 f"the batch took longer than {timeout:g} s",
@@ -225,9 +226,16 @@ class Lane:
                 next="timeout= says how long a batch may take; on_error='skip' leaves it out",
             )
         )
-        self._lost()
-        job.future.set_result(Outcome(error=error, step=step))
+        self._end_with(job, error, step)
         return False
+
+    def _end_with(self, job: Job, error: Exception, step: str) -> None:
+        """Have another process, and an error for the job that this one was on."""
+        self._process.kill(self._generation)
+        self.sent.popleft()
+        self._lost()
+        self._slots.give_back(job.slot, self._process.hire.number)
+        job.future.set_result(Outcome(error=error, step=step))
 
     # When the process is gone
 
@@ -235,19 +243,19 @@ class Lane:
         """Have another process, and settle, or put back, what the last one had."""
         task, step = self._board.read()
         jobs, self.sent = list(self.sent), deque()
-        for job in jobs:
-            self._slots.give_back(job.slot, self._process.hire.number)
         try:
             death = self._process.after(self._generation)
+            for job in jobs:  # only now: until then it may write to them
+                self._slots.give_back(job.slot, self._process.hire.number)
         except OSError as error:
             self._generation += 1
             self._connection = None
             self._fail(jobs, f"no worker process can be started: {error}")
             return
-        if self._jobs.closed:
-            for job in jobs:
-                job.drop()
         self._connect()
+        if self._jobs.closed:
+            self.sent, self._over = deque(jobs), True  # which nobody will do
+            return
         if jobs and task >= jobs[0].number and not jobs[0].is_dropped:
             self._settle_lost(jobs.pop(0), death, step)
         elif jobs:

@@ -12,6 +12,7 @@ import mmap
 import os
 import pickle
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ __all__ = ["Payload", "dumps", "read_work", "write_work"]
 # The classes that went by value, by the key of their work; here, and in the workers.
 _CLASSES: dict[str, list[type]] = {}
 
+# Held while a work is pickled: which modules go by value is kept once for the whole process.
+_LOCK = threading.Lock()
+
 
 @dataclass(eq=False)
 class Payload:
@@ -40,13 +44,15 @@ class Payload:
         fd: of the file.
         key: of the classes that went by value.
         length: bytes of the pickle, which is at the beginning.
-        buffers: where each buffer begins, and its length.
+        buffers: where each buffer begins, and its length; this list is pickled behind them.
+        end: where that is.
     """
 
     fd: int
     key: str
     length: int
     buffers: list[tuple[int, int]] = field(default_factory=list)
+    end: int = 0
 
     def close(self) -> None:
         """Let the file go, and the classes."""
@@ -83,7 +89,7 @@ def write_work(work: Work, before: Payload | None, folder: str | None) -> Payloa
     buffers: list[memoryview] = []
     classes: list[type] = []
     out = io.BytesIO()
-    with _Modules() as modules:
+    with _LOCK, _Modules() as modules:
         # The list is pickled after the work, when it is complete.
         _WorkPickler(out, modules, classes, buffers).dump((work, classes))
     pickled = out.getvalue()
@@ -97,6 +103,8 @@ def write_work(work: Work, before: Payload | None, folder: str | None) -> Payloa
                 file.write(bytes(-file.tell() % ALIGNMENT))
                 payload.buffers.append((file.tell(), len(data)))
                 file.write(data)
+            payload.end = file.tell()
+            file.write(pickle.dumps(payload.buffers))
     except BaseException:
         payload.close()
         raise
@@ -104,9 +112,10 @@ def write_work(work: Work, before: Payload | None, folder: str | None) -> Payloa
     return payload
 
 
-def read_work(fd: int, key: str, length: int, buffers: list[tuple[int, int]]) -> Work:
+def read_work(fd: int, key: str, length: int, end: int) -> Work:
     """Return the work, in a worker. Its arrays are those of the file until they are written to."""
     content = np.frombuffer(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY), np.uint8)
+    buffers = pickle.loads(content[end:].data)
     parts = [content[start : start + size] for start, size in buffers]
     work: Work
     work, _CLASSES[key] = pickle.loads(content[:length].data, buffers=parts)

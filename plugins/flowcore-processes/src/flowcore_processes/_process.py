@@ -56,7 +56,7 @@ class Hire:
         native: how many threads native libraries may use; 0 for as many as they like.
         memory: descriptor of the shared file.
         payload: descriptor of the file with the work.
-        key, length, buffers: of the work; see `Payload`.
+        key, length, end: of the work; see `Payload`.
     """
 
     number: int
@@ -66,7 +66,7 @@ class Hire:
     payload: int
     key: str
     length: int
-    buffers: list[tuple[int, int]]
+    end: int
 
     @classmethod
     def of(cls, payload: Payload, **rest: int) -> Hire:
@@ -75,7 +75,7 @@ class Hire:
             payload=payload.fd,
             key=payload.key,
             length=payload.length,
-            buffers=payload.buffers,
+            end=payload.end,
             **rest,
         )
 
@@ -200,7 +200,26 @@ class Process:
                 there.close()
         self._inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS
         self._connections = [Connection(here.detach()) for here, _ in pairs]
+        threading.Thread(
+            target=self._watch,
+            args=(self._popen.pid, len(self._deaths)),
+            name="flowcore-watch-process",
+            daemon=True,
+        ).start()
         self.generation += 1
+
+    def _watch(self, pid: int, generation: int) -> None:
+        """Wait until the process ends, and end what it started.
+
+        A child of the worker may hold the connections open, so that their end is not seen here.
+        """
+        if not hasattr(os, "waitid"):
+            return
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with self._lock:
+            if generation == len(self._deaths):  # else its number may be another's by now
+                self._kill()
 
     def _environment(self) -> dict[str, str]:
         limits = dict.fromkeys(_NATIVE if self.hire.native else (), str(self.hire.native))

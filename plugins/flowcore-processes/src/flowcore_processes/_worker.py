@@ -79,9 +79,8 @@ def _call_itself(name: str) -> None:
 
 def _read(hire: dict[str, Any]) -> Work | PipelineError:
     """Return the work; the error of one that cannot be read, which is the answer to each task."""
-    buffers = [(start, size) for start, size in hire["buffers"]]
     try:
-        return read_work(hire["payload"], hire["key"], hire["length"], buffers)
+        return read_work(hire["payload"], hire["key"], hire["length"], hire["end"])
     except Exception as error:
         return PipelineError(
             explain(

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -109,7 +110,8 @@ class ProcessesExecutor(Executor):
 
     def __del__(self) -> None:
         if getattr(self, "_team", None) is not None:
-            self._end()
+            with suppress(Exception):  # at the end of the interpreter, what it takes may be gone
+                self._end()
 
     def start(self, work: Work) -> None:
         """Start the processes, or go on with those that are there.
