@@ -45,6 +45,11 @@ class Slots:
                 del self._free[free]
             return free
 
+    def close(self) -> None:
+        """Let the memory go, but for that of batches that somebody keeps."""
+        with self._lock:
+            self._maps.clear()
+
     def give_back(self, slot: int | None, worker: int) -> None:
         """Have a slot back that nothing is in."""
         if slot is not None:

@@ -56,7 +56,7 @@ class Team:
         self._threads: list[threading.Thread] = []
         self._warned: set[str] = set()
         self._fd = new_file("batches", folder)
-        memory = Slots(self._fd, slots)
+        self._slots = Slots(self._fd, slots)
         try:
             for number in range(processes):
                 hire = Hire.of(
@@ -70,7 +70,7 @@ class Team:
                         at,
                         self._fd,
                         jobs=self._jobs,
-                        slots=memory,
+                        slots=self._slots,
                         timeout=timeout,
                         warn=self._warn,
                     )
@@ -110,6 +110,8 @@ class Team:
         for thread in self._threads:
             if thread is not threading.current_thread():  # closed by a collection in a lane
                 thread.join(until + 1.0 - time.monotonic())
+        self._lanes.clear()  # at once, not when this circle is collected: they map memory too
+        self._slots.close()
         os.close(self._fd)
 
     def _warn(self, kind: str, what: str) -> None:
