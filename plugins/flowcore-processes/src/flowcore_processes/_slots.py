@@ -30,19 +30,22 @@ class Slots:
         self._made = 0
 
     def take(self, worker: int) -> int | None:
-        """Return a free slot, one that the worker had before if there is; ``None`` if none is."""
+        """Return a free slot; ``None`` if there is none.
+
+        It is the one that came back last, of those that the worker had before if there are any: the
+        fewer slots are in use, the more of them are in the caches.
+        """
         with self._lock:
             while self._back:
                 slot, last = self._back.popleft()
                 self._free[slot] = last
-            free = next((slot for slot, last in self._free.items() if last == worker), None)
-            if free is None and self._made < self._most:
-                self._made += 1
-                return self._made  # from 1 on: what would be slot 0 is the board
-            if free is None:
-                free = next(iter(self._free), None)
+            own = (slot for slot, last in reversed(self._free.items()) if last == worker)
+            free = next(own, None) or next(reversed(self._free), None)
             if free is not None:
                 del self._free[free]
+            elif self._made < self._most:
+                self._made += 1
+                free = self._made  # from 1 on: what would be slot 0 is the board
             return free
 
     def close(self) -> None:
