@@ -33,7 +33,7 @@ class Leaving(ExecutorRuns):
     def test_a_run_that_is_left_leaves_nothing_but_an_executor_for_the_next(
         self, executor: AnyExecutor, way: str
     ) -> None:
-        with leaves_nothing():
+        with leaves_nothing(sockets=not self.opens_sockets):
             run = self._run(plain().double(), executor, n_epochs=None if way != "the end" else 1)
             next(run)
             if way == "close":
@@ -50,7 +50,7 @@ class Leaving(ExecutorRuns):
     def test_a_run_that_is_left_while_an_action_waits_is_gone_within_a_second(
         self, executor: AnyExecutor, tmp_path: Path
     ) -> None:
-        with leaves_nothing():
+        with leaves_nothing(sockets=not self.opens_sockets):
             run = self._run(plain().begin(tmp_path).wait_for(1, tmp_path / "go"), executor)
             caller = threading.Thread(target=list, args=(run,), daemon=True)
             caller.start()
@@ -67,7 +67,7 @@ class Leaving(ExecutorRuns):
     ) -> None:
         sink = OneRoomSink()
         feed = self._feed(plain().begin(tmp_path), executor, sink=sink, prefetch=1)
-        with leaves_nothing(), feed:
+        with leaves_nothing(sockets=not self.opens_sockets), feed:
             until(
                 lambda: begun(tmp_path) == 2 + self.parallel, "it stopped before the sink was full"
             )
@@ -76,7 +76,7 @@ class Leaving(ExecutorRuns):
         self._check_usable(executor)
 
     def test_a_run_that_failed_leaves_nothing(self, executor: AnyExecutor) -> None:
-        with leaves_nothing(), pytest.raises(Broken):
+        with leaves_nothing(sockets=not self.opens_sockets), pytest.raises(Broken):
             list(self._run(plain().fail(2, Broken), executor))
         self._check_usable(executor)
 

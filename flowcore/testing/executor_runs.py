@@ -37,6 +37,8 @@ class ExecutorRuns:
     #: A worker that is killed is replaced, and one that is still in an action when the run is left
     #: is killed.
     kills_workers: ClassVar[bool] = False
+    #: A library that it uses opens connections to its own servers when it likes.
+    opens_sockets: ClassVar[bool] = False
 
     @pytest.fixture
     def executor(self) -> AnyExecutor:
@@ -53,7 +55,7 @@ class ExecutorRuns:
     ) -> Iterator[None]:
         if isinstance(executor, (Executor, futures.Executor)):
             self._warm(executor)  # what it then has, it may keep
-        yield from watched(request)
+        yield from watched(request, sockets=not self.opens_sockets)
 
     def _warm(self, executor: AnyExecutor) -> None:
         """Have all workers begin, once in the life of an executor object."""

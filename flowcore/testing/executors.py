@@ -32,4 +32,6 @@ class ExecutorContract(SameBytes, Delivers, Errors, Faults, Leaving):
         shares_memory: the actions run in this process, and see its objects; by default they do not.
         kills_workers: a worker that is killed is replaced, and one that is still in an action when
             the run is left is killed; by default not.
+        opens_sockets: a library that it uses opens connections to its own servers when it likes;
+            by default not, and sockets that are left are found.
     """

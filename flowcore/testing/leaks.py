@@ -26,7 +26,7 @@ _Things: TypeAlias = "dict[Hashable, str]"  # what tells each from others, and w
 
 
 @contextmanager
-def leaves_nothing() -> Iterator[None]:
+def leaves_nothing(*, sockets: bool = True) -> Iterator[None]:
     """Fail if something that was begun inside is there one second after the end.
 
     That is: threads called ``flowcore-*``; child processes and theirs, also those that have ended
@@ -38,6 +38,10 @@ def leaves_nothing() -> Iterator[None]:
     collected first. Memory is seen on Linux, descriptors also on macOS. An exception inside goes on
     as it is, and nothing is looked for.
 
+    Args:
+        sockets: look for open sockets too. Not where a library of a cluster opens connections to
+            its own servers when it likes.
+
     Raises:
         AssertionError: something is left; it names each, and says what to do.
     """
@@ -45,7 +49,7 @@ def leaves_nothing() -> Iterator[None]:
     yield
     end = time.monotonic() + _PATIENCE
     at_end = _segments()  # a name that comes later is of another program
-    while (left := _left(before, at_end)) and time.monotonic() < end:
+    while (left := _left(before, at_end, sockets)) and time.monotonic() < end:
         gc.collect()
         time.sleep(0.01)
     if left:
@@ -67,17 +71,20 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield from watched(request)
 
 
-def watched(request: pytest.FixtureRequest) -> Iterator[None]:
+def watched(request: pytest.FixtureRequest, *, sockets: bool = True) -> Iterator[None]:
     """Run a test, as a fixture does, and see what it leaves."""
-    with leaves_nothing():
+    with leaves_nothing(sockets=sockets):
         yield
         request.node.funcargs.clear()  # pytest holds what the fixtures gave for longer
 
 
-def _left(before: list[_Things], at_end: _Things) -> list[str]:
+def _left(before: list[_Things], at_end: _Things, sockets: bool) -> list[str]:
     left: list[str] = []
     for look, old in zip(_LOOKS, before, strict=True):
         now = look()
+        if not sockets:
+            now = {key: text for key, text in now.items() if ": socket:" not in text}
+            old = {key: text for key, text in old.items() if ": socket:" not in text}
         if len(now) > len(old):  # else what is new has replaced what was there: a worker, say
             new = (key for key in now if key not in old)
             left += [now[key] for key in new if not _is_foreign(key, at_end)]
