@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from flowcore.errors import DataError, OptionError, explain, near
 from flowcore.items import Making
-from flowcore.memory import aligned_empty
+from flowcore.memory import Shape, aligned_empty, form_of
 from flowcore.rows import ItemStreams, cut, places_of
 from flowcore.sampler import random_stream
 
@@ -137,7 +137,7 @@ class Batch:
         """Options of the run that the action packs of the pipeline declare, by name."""
         return self._options if self._making is None else self._making.options
 
-    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    def empty(self, shape: Shape, dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """Return a C-ordered array, of whatever values, for an action to write its output into.
 
         It starts at a multiple of 64 bytes on every executor. Where the workers are other processes
@@ -147,19 +147,24 @@ class Batch:
         Args:
             shape: of the array.
             dtype: of the array; float64 by default, as in NumPy.
+
+        Raises:
+            ValueError: a negative length.
         """
         making = self._making
         if making is None or making.allocate is None:
             return aligned_empty(shape, dtype)
-        return making.allocate(shape, np.dtype(dtype))
+        lengths, kind, _ = form_of(shape, dtype)
+        return making.allocate(lengths, kind)
 
     @classmethod
     def worker_started(cls, name: str) -> None:
         """Set a worker up for batches of this class; here nothing.
 
         Called in each worker before its first task, after the hook of the same name, in the thread
-        that then makes batches; not for a pool that the user made, and not when batches are made in
-        the calling thread. What it raises is the error of the tasks given to that worker.
+        that then makes batches; where that is the calling thread, in that. Not for a pool that the
+        user made, and not for `Dataset.create_batch`. What it raises is the error of the tasks
+        given to that worker.
 
         Args:
             name: of the worker.

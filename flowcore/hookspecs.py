@@ -149,8 +149,8 @@ class _Specs:
     def flowcore_worker_started(self, name: str) -> None:
         """Set a worker up.
 
-        When: before the worker's first task; not for a pool that the user made, and not when
-        batches are made in the calling thread. Where: the worker.
+        When: before the worker's first task; not for a pool that the user made. Where: the thread
+        that makes batches, in the worker; with ``prefetch=0`` the calling thread is the worker.
         Raises: whatever it raises is the error of the tasks given to that worker.
         """
 

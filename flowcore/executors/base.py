@@ -55,6 +55,7 @@ class Task:
         keys: of the items' random streams, where these are not their positions.
         stage: which part of the recipe makes it: 0 up to the first `rebatch`, and so on.
         parts: what a later stage makes its batch of: batches, each with the range of its items.
+        keep: somebody takes the batch, and not only its items and its size.
     """
 
     epoch: int
@@ -66,6 +67,7 @@ class Task:
     keys: NDArray[np.int64] | None = None
     stage: int = 0
     parts: tuple[tuple[Batch, slice], ...] = ()
+    keep: bool = True
 
 
 @dataclass(slots=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 
 from flowcore.executors.base import Executor, Outcome, Task, Work
 
@@ -22,12 +23,19 @@ class SerialExecutor(Executor):
     def start(self, work: Work) -> None:
         """Keep the work."""
         self._work = work
+        self._inside: AbstractContextManager[None] | None = None
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """Run the task; the future is done."""
+        """Run the task; the future is done. The thread that submits the first is the worker."""
+        if self._inside is None:
+            self._inside = self._work.worker("flowcore-serial")
+            self._inside.__enter__()
         future: Future[Outcome] = Future()
         future.set_result(self._work(task))
         return future
 
     def close(self) -> None:
-        """Do nothing: there are no workers."""
+        """Tear the worker down."""
+        if self._inside is not None:
+            self._inside.__exit__(None, None, None)
+            self._inside = None

@@ -53,7 +53,7 @@ def pack(outcome: Outcome, dumps: Dumps = _dumps, dumps_batch: Dumps | None = No
         problem = ActionError(
             explain(
                 f"the batch cannot be sent back from its worker: {type(error).__name__}: {error}",
-                why=_blamed({"batch": outcome.batch, "item": outcome.items}, dumps),
+                why=_blamed(_parts_of(outcome), dumps),
                 next="leave nothing on the batch that does not pickle, or use threads",
             )
         )
@@ -81,7 +81,7 @@ def unsendable(work: Work, error: BaseException, dumps: Dumps = _dumps) -> Pipel
         explain(
             f"the pipeline cannot be sent to other processes: {type(error).__name__}: {error}",
             where=_blamed(dict(work.parts()), dumps),
-            next="open it in an action, or in worker_started of the batch class; a class or a "
+            next="make it in an action, or in worker_started of the batch class; a class or a "
             "function at the top level of a module goes by its name; or use threads",
         )
     )
@@ -97,16 +97,26 @@ def _error_parts(error: BaseException, dumps: Dumps) -> tuple[Any, ...]:
     kind = type(error)
     stand_in = kind.__name__, kind.__module__, _text(error), [*map(str, error.__notes__)]
     # By its own pickle where that keeps all; else by its parts, as a class need not take the
-    # arguments that are in `args`.
-    for made in (lambda: error, lambda: (kind, error.args, vars(error))):
+    # arguments that are in `args`; else, if its text is another one each time, by its own again.
+    own, parts = error, (kind, error.args, vars(error))
+    for made, strict in ((own, True), (parts, False), (own, False)):
         try:
-            packed = dumps(made())
-            found = _made_again(packed)
-            if (type(found), str(found), vars(found)) == (kind, str(error), vars(error)):
+            packed = dumps(made)
+            if _is_like(_made_again(packed), error, strict):
                 return stand_in, packed
         except Exception:
             continue
     return stand_in, None
+
+
+def _is_like(found: BaseException, error: BaseException, strict: bool) -> bool:
+    """Return whether an error that was made again is what it was. Its parts need not be equal."""
+    return (
+        type(found) is type(error)
+        and len(found.args) == len(error.args)
+        and vars(found).keys() == vars(error).keys()
+        and (not strict or _text(found) == _text(error))
+    )
 
 
 def _text(error: BaseException) -> str:
@@ -147,6 +157,11 @@ def _dropped(id_: Any, position: int, action: str, error: tuple[Any, ...]) -> Dr
 
 
 # What does not pickle, and where it is
+
+
+def _parts_of(outcome: Outcome) -> dict[str, object]:
+    data = getattr(outcome.batch, "data", None)
+    return {"batch.data": data, "batch": outcome.batch, "the item of a sink": outcome.items}
 
 
 def _blamed(parts: dict[str, object], dumps: Dumps) -> str | None:

@@ -69,7 +69,6 @@ class CompiledWork:
         batch_classes: those of the source, and of the recipes inside of the recipe.
         singletons: the names of the actions that let only one batch in at a time.
         window: how many tasks are at most submitted, and their batches not delivered.
-        keeps: somebody takes the batches, and not only their number.
     """
 
     def __init__(
@@ -82,14 +81,12 @@ class CompiledWork:
         batch_classes: Sequence[type[Batch]],
         singletons: Sequence[str],
         window: int,
-        keeps: bool,
     ) -> None:
         self._program = program
         self._stages = stages
         self._options = options
         self._variables = variables
         self.window = window
-        self._keeps = keeps
         self.singletons = tuple(singletons)
         self._batch_classes = tuple(dict.fromkeys(batch_classes))  # each once
         self._crew = Crew()
@@ -102,7 +99,8 @@ class CompiledWork:
         self._at: dict[int, tuple[Task, Making, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_at": {}, "_unfit": {}, "_desks": {}}
+        # The window is of the run, not of the recipe: with another one, the workers may stay.
+        return {**vars(self), "_at": {}, "_unfit": {}, "_desks": {}, "window": 0}
 
     def __call__(self, task: Task) -> Outcome:
         """Make the task's batch, and its item for each sink. Never raises."""
@@ -118,9 +116,8 @@ class CompiledWork:
                 raise self._unfit[get_ident()]
             batch = run_calls(self._stages[task.stage], self._begun(task, making), making)
             making.leave(batch)
-            wanted = self._keeps or task.stage < len(self._stages) - 1
             return Outcome(
-                batch if wanted else None,
+                batch if task.keep else None,
                 tuple(making.items),
                 dropped=tuple(making.dropped),
                 size=len(batch),
@@ -209,6 +206,9 @@ class CompiledWork:
             yield step, function
         for batch_class in self._batch_classes:
             yield batch_class.__name__, batch_class
+        preloaded = getattr(self._program.source, "preloaded", None)
+        if preloaded is not None:
+            yield from ((part.where, part.source) for part in preloaded.parts)
         yield "the data of the dataset", self._program
         yield "an option of the run", self._options
         yield "a variable of the run", self._variables
@@ -221,7 +221,6 @@ def compile_recipe(
     variables: Mapping[str, Any],
     *,
     window: int = 1,
-    keeps: bool = True,
 ) -> CompiledWork:
     """Resolve all that can be resolved once, so that a run looks nothing up per batch."""
     manager = hooks()
@@ -240,7 +239,6 @@ def compile_recipe(
         batch_classes=compiler.batch_classes,
         singletons=compiler.singletons,
         window=window,
-        keeps=keeps,
     )
 
 

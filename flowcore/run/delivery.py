@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -251,8 +252,10 @@ class Delivery:
         refused = WorkerLost(
             explain(
                 f"the executor takes no more tasks: {type(error).__name__}: {error}",
-                why="a pool of processes is broken for good when one of them dies",
-                next="make a new pool, and go on from run.state_dict() with resume=",
+                why="a pool of processes is broken for good when one of them dies"
+                if isinstance(error, BrokenExecutor)
+                else None,
+                next="make a new one, and go on from run.state_dict() with resume=",
             )
         )
         refused.__cause__ = error

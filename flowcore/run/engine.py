@@ -189,7 +189,6 @@ class Engine:
                 options,
                 self._settings.variables,
                 window=self._prefetch + 1,
-                keeps=self._hands_over or self._is_observed,
             )
             undo.callback(work.close)
             check_singletons(work, self._executor.processes)
@@ -211,6 +210,7 @@ class Engine:
                 ordered=bool(self._settings.ordered),
                 notify=self._delivery.messages.put,
                 stages=1 if self._rebatch is None else 2,
+                keep=self._hands_over or self._is_observed,
             )
             self._stream = self._finishing(work)
             undo.pop_all()

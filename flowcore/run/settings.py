@@ -268,9 +268,17 @@ class Settings:
                         why=f"the core's: {', '.join(own)}; declared by its sinks, action packs "
                         "and executor: "
                         + (", ".join(f"{one} ({what})" for one, what in known.items()) or "none"),
-                        next=_option_of_sink(name, recipe) or near(name, {*own, *known}),
+                        next=_option_of_sink(name, recipe)
+                        or self._option_of_object(name)
+                        or near(name, {*own, *known}),
                     )
                 )
+
+    def _option_of_object(self, name: str) -> str:
+        made = self.executor
+        if isinstance(made, Executor) and name in made.run_options:
+            return f"the executor is made already: {type(made).__name__}(..., {name}=...)"
+        return ""
 
 
 def _option_of_sink(name: str, recipe: Recipe) -> str:

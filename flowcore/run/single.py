@@ -34,7 +34,8 @@ def make_one(recipe: Recipe, settings: Settings, number: int, epoch: int) -> Bat
     options = action_options(recipe, settings.plugin_options)
     work = compile_recipe(recipe, [], options, settings.variables)
     try:
-        outcome = work(plan.task(epoch, number))
+        with work.worker("flowcore-serial"):
+            outcome = work(plan.task(epoch, number))
     finally:
         work.close()
     if outcome.error is not None:

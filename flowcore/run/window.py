@@ -64,6 +64,7 @@ class Window:
         ordered: whether tasks are to be finished in order.
         notify: called, in any thread, with an attempt whose future is done.
         stages: how many parts the recipe has; ``tasks`` are those of the first.
+        keep: somebody takes the batches of the last stage.
     """
 
     def __init__(
@@ -75,11 +76,13 @@ class Window:
         ordered: bool,
         notify: Callable[[Attempt], None],
         stages: int = 1,
+        keep: bool = True,
     ) -> None:
         self.executor = executor
         self._tasks = tasks
         self.total = total
         self._ordered = ordered
+        self._keep = keep
         self._notify = notify
         self._open: list[dict[int, Attempt]] = [{} for _ in range(stages)]  # by place, in order
         self._done: deque[Attempt] = deque()  # unordered: as they were done
@@ -223,6 +226,7 @@ class Window:
 
     def _submit(self, attempt: Attempt) -> None:
         attempt.since = time.monotonic()
+        attempt.task.keep = self._keep or attempt.task.stage < len(self._open) - 1
         try:
             future = self.executor.submit(attempt.task)
         except Exception as error:  # a pool that is broken for good

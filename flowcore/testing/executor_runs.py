@@ -71,7 +71,8 @@ class ExecutorRuns:
         return pipeline.feed(4, **self._how(executor, options))
 
     def _how(self, executor: AnyExecutor, options: dict[str, Any]) -> dict[str, Any]:
-        return {"executor": executor, "prefetch": 3, **self.options(), **options}
+        own = {} if executor == "serial" else self.options()
+        return {"executor": executor, "prefetch": 3, **own, **options}
 
     def _needs_parallel(self) -> None:
         if not self.parallel:

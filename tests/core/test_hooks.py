@@ -222,11 +222,17 @@ def test_flowcore_worker_started_is_called_once_in_each_worker(observer, pipe):
     assert threading.get_ident() not in dict(started).values()
 
 
-def test_flowcore_worker_started_is_not_called_where_there_is_no_worker(observer, pipe):
+@pytest.mark.parametrize("way", [{}, {"executor": "serial", "prefetch": 2}], ids=str)
+def test_flowcore_worker_started_is_called_in_the_thread_that_makes_the_batches(
+    observer, pipe, way
+):
     seen = observer(WORKERS)
-    pipe.run(2)
-    pipe.run(2, executor="serial", prefetch=2)
-    assert seen == []
+    pipe.run(2, **way)
+    assert [(what, name) for what, name, _ in seen] == [
+        ("started", "flowcore-serial"),
+        ("ended", "flowcore-serial"),
+    ]
+    assert ({thread for *_, thread in seen} == {threading.get_ident()}) == (not way)
 
 
 def test_flowcore_worker_started_that_raises_is_the_error_of_the_tasks_of_that_worker(

@@ -40,7 +40,7 @@ def test_the_output_of_an_action_is_aligned_on_every_executor(action, prefetch):
         st.integers(0, 5), st.lists(st.integers(0, 5), min_size=0, max_size=4).map(tuple)
     ),
     dtype=st.sampled_from(
-        ["f4", "f8", "i1", "U3", "S5", "O", "M8[s]", "c16", [("a", "f4"), ("b", "i2")]]
+        ["f4", "f8", "i1", "U3", "S5", "O", "M8[s]", "c16", [("a", "f4"), ("b", "i2")], "(2,3)i4"]
     ),
 )
 def test_an_empty_array_has_the_shape_and_the_dtype_that_numpy_gives(shape, dtype):
@@ -48,6 +48,12 @@ def test_an_empty_array_has_the_shape_and_the_dtype_that_numpy_gives(shape, dtyp
     assert (made.shape, made.dtype, made.flags.c_contiguous) == (other.shape, other.dtype, True)
     assert made.flags.writeable
     assert made.dtype.hasobject or not made.nbytes or made.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("shape", [-1, (-1, 3), (2, -3)])
+def test_a_negative_length_is_refused(shape):
+    with pytest.raises(ValueError, match="negative length"):
+        fc.Batch([0]).empty(shape)
 
 
 class SetUp(fc.Batch):
@@ -90,9 +96,14 @@ def test_so_do_the_classes_of_the_recipes_inside_of_a_recipe_each_once(told):
     assert [what for what, _ in told] == ["started", "ended"]
 
 
-def test_nothing_is_set_up_where_the_calling_thread_makes_the_batches(told):
+def test_the_calling_thread_is_a_worker_too(told):
     fc.Dataset(10, SetUp).p.run(2)
-    assert not told
+    assert told == [("started", "flowcore-serial"), ("ended", "flowcore-serial")]
+
+
+def test_a_batch_that_is_made_alone_has_a_worker_that_is_set_up(told):
+    fc.Dataset(10, SetUp).p.batch(1, batch_size=2)
+    assert [what for what, _ in told] == ["started", "ended"]
 
 
 def test_a_set_up_that_fails_is_the_error_of_the_batches():

@@ -35,7 +35,7 @@ def test_the_demo_is_an_environment_of_tox_that_runs_an_example():
     assert (ROOT / script[1]).is_file()
 
 
-@pytest.mark.parametrize("name", re.split(r",\s*", tox()["tox"]["env_list"]))
+@pytest.mark.parametrize("name", re.split(r",\s*", tox()["tox"]["env_list"].strip()))
 def test_each_environment_of_a_plain_run_is_defined(name):
     sections = [section for section in tox().sections() if section.startswith("testenv:")]
     defined = {part for section in sections for part in re.findall(r"[\w-]+", section[8:])}

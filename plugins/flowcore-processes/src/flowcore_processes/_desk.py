@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcore import aligned_empty
-from flowcore.memory import ALIGNMENT, length_of
+from flowcore.memory import ALIGNMENT, form_of
 from flowcore_processes._memory import ROOM, SMALL, Bytes, Lease, map_slot, reserve
 
 __all__ = ["Desk"]
@@ -36,27 +36,30 @@ class Desk:
         self._numbers = 0
         self._placed: list[Bytes] = []
         self.problem = ""
+        self.reserved = 0
 
     def begin(self, slot: int | None) -> None:
         """Go on with a slot that nothing is in; ``None`` if there is none."""
-        self._slot, self._taken, self.problem = slot, {}, ""
-        if slot is not None:
-            del self._maps.setdefault(slot, [])[:-1]
+        with self._lock:
+            self._slot, self._taken, self.problem, self.reserved = slot, {}, "", 0
+            if slot is not None:
+                maps = self._maps.setdefault(slot, [])
+                del maps[:-1]
+                self.reserved = len(maps[-1]) if maps else 0
 
     def end(self) -> bool:
-        """Let the batch go; return whether something in this process still looks at it."""
-        self._placed.clear()
-        return bool(self._taken)
+        """Let the batch go; return whether something in this process still looks at it.
 
-    @property
-    def reserved(self) -> int:
-        """How many bytes of the slot are reserved."""
-        maps = self._maps.get(self._slot or 0)
-        return len(maps[-1]) if maps else 0
+        A thread that the batch left behind is given no more of the slot.
+        """
+        with self._lock:
+            self._slot = None
+            self._placed.clear()
+            return bool(self._taken)
 
-    def allocate(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return an array in the slot; a small one, or one that finds no room, in other memory."""
-        size = 0 if dtype.hasobject else length_of(shape, dtype)
+        size = 0 if dtype.hasobject else form_of(shape, dtype)[2]
         part = self._part(size) if size >= SMALL else None
         return aligned_empty(shape, dtype) if part is None else part.view(dtype).reshape(shape)
 
@@ -92,9 +95,9 @@ class Desk:
         return None
 
     def _part(self, size: int) -> Bytes | None:
-        if self._slot is None:
-            return None
         with self._lock:
+            if self._slot is None:
+                return None
             start = self._gap(size)
             if start + size > self.reserved and not self._grow(self._slot, start + size):
                 return None
@@ -122,6 +125,7 @@ class Desk:
                 raise OSError(f"a batch has room for {ROOM:,} bytes")
             reserve(self._fd, slot, self.reserved, length)
             self._maps[slot].append(map_slot(self._fd, slot, length))
+            self.reserved = length
         except (OSError, ValueError) as error:
             self.problem = f"{length:,} bytes of shared memory: {error}"
             return False

@@ -11,7 +11,7 @@ import logging
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -35,6 +35,8 @@ _log = logging.getLogger("flowcore")
 
 _QUICK = 0.05  # seconds; a batch that takes longer is not waited behind
 _TOGETHER = 32 * 1024  # bytes; a longer message could wait for the worker, which waits for us
+_LONGEST_POLL = 3600.0  # seconds; the system takes no number that is much larger
+_RECEIVING = "receiving the batch"  # the step of an outcome that cannot be had here
 _STILLBORN = 3  # processes that end before their first task: no more are tried
 
 _Head = tuple[bytes, list[tuple[int, int] | None], list[int], int, bool, str]
@@ -50,7 +52,7 @@ class Lane:
         jobs: where to take from.
         slots: for their batches.
         timeout: seconds that a job may take.
-        warn: called once with each kind of thing that costs time.
+        warn: says something once.
     """
 
     def __init__(
@@ -62,40 +64,48 @@ class Lane:
         jobs: Jobs,
         slots: Slots,
         timeout: float | None,
-        warn: Callable[[str, str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._process, self._at, self._fd = process, at, fd
         self._jobs, self._slots, self._timeout, self._warn = jobs, slots, timeout, warn
         self._board = Board(fd, process.hire.number * process.hire.threads + at)
         # Written by the thread of the lane; others look at the first.
         self.sent: deque[Job] = deque()
+        self._held: Job | None = None  # that is about to be sent
         self._connection: Connection[Any, Any] | None = None
-        self._generation = -1
-        self._stillborn = 0
+        self._generation = self._stillborn = 0
         self._quick = self._over = False
         self._connect()
 
     def serve(self) -> None:
         """Be the thread of the lane, until the queue is closed."""
-        try:
-            while not self._over:
-                job = self._jobs.take(wait=not self.sent)
-                if job is not None:
-                    self._give(job)
-                    if self._quick and len(self.sent) == 1:
-                        continue  # there may be another, to be sent ahead
-                elif not self.sent:
-                    break
-                if self.sent:
-                    self._receive()
-        finally:
-            for job in self.sent:
-                if not job.is_dropped and job.begins():
-                    job.future.set_exception(ChildProcessError("the workers were ended"))
-            if self._connection is not None:
-                with suppress(OSError):
-                    self._connection.send_bytes(b"")  # the worker may leave
-                self._connection.close()
+        while not self._over:
+            try:
+                self._step()
+            except Exception as error:  # a mistake of ours; but nobody may be left waiting
+                _log.exception("a lane to a worker failed")
+                held = [self._held] if self._held is not None else []
+                self._fail([*self.sent, *held], f"{type(error).__name__}: {error}")
+                self.sent, self._held = deque(), None
+        for job in self.sent:
+            if not job.is_dropped and job.begins():
+                job.future.set_exception(ChildProcessError("the workers were ended"))
+        if self._connection is not None:
+            with suppress(OSError):
+                self._connection.send_bytes(b"")  # the worker may leave
+            self._connection.close()
+
+    def _step(self) -> None:
+        self._held = self._jobs.take(wait=not self.sent)
+        if self._held is not None:
+            self._give(self._held)
+            self._held = None
+            if self._quick and len(self.sent) == 1:
+                return  # there may be another, to be sent ahead
+        elif not self.sent:
+            self._over = True
+        if self.sent:
+            self._receive()
 
     def running(self) -> Running | None:
         """Return what the worker is on; called in any thread."""
@@ -117,7 +127,7 @@ class Lane:
         if self._connection is not None:
             self._connection.close()
         self._generation = self._process.generation
-        self._connection = self._process.take_connection(self._at)
+        self._connection = self._process.connection(self._at)
         self._number = 0
         self._board.begin(0, "")
 
@@ -130,8 +140,12 @@ class Lane:
         if not job.begins():
             return
         job.slot = self._slots.take(self._process.hire.number)
-        if job.slot is None:
-            self._warn("slots", "each slot of the shared memory holds a batch that somebody keeps")
+        if job.slot is None and self._slots.most:
+            self._warn(
+                f"flowcore copies batches from their workers, as each of the {self._slots.most} "
+                "slots of their shared memory holds a batch that somebody keeps; slots= sets how "
+                "many there are"
+            )
         try:
             message = _message(job, self._process.hire.key)
         except Exception as error:
@@ -162,23 +176,28 @@ class Lane:
             self._lost()
             return
         except Exception as error:  # no memory for it; the rest of it is still to come
-            self._end_with(job, error, "receiving the batch")
+            self._process.kill(self._generation)
+            self._lost(Outcome(error=error, step=_RECEIVING))
             return
+        outcome = self._outcome(job, head, loose)
         self.sent.popleft()
         now = time.monotonic()
         self._quick, self._stillborn = now - job.since < _QUICK, 0
         if self.sent:
             self.sent[0].since = now
-        job.future.set_result(self._outcome(job, head, loose))
+        job.future.set_result(outcome)
 
     def _outcome(self, job: Job, head: _Head, loose: list[Bytes]) -> Outcome:
         packed, places, _, reserved, kept, problem = head
         if problem:
-            self._warn("memory", f"a worker cannot have {problem}")
+            self._warn(
+                f"flowcore copies batches from their workers, as a worker cannot have {problem}; "
+                "shared_memory= names a folder with more room"
+            )
         try:
             buffers = self._buffers(job, places, loose, reserved, kept)
             return unpack(packed, buffers)
-        except Exception as error:
+        except BaseException as error:  # whatever the classes of a stranger raise
             failed = ActionError(
                 explain(
                     f"the batch cannot be received: {type(error).__name__}: {error}",
@@ -186,7 +205,7 @@ class Lane:
                 )
             )
             failed.__cause__ = error
-            return Outcome(error=failed, step="receiving the batch")
+            return Outcome(error=failed, step=_RECEIVING)
 
     def _buffers(
         self,
@@ -201,7 +220,10 @@ class Lane:
         worker = self._process.hire.number
         whole = np.empty(0, np.uint8)
         if job.slot is not None and kept:  # it may still be written to: it is not used again
-            self._warn("kept", "an action keeps an array of batch.empty, whose memory is then lost")
+            self._warn(
+                "an action keeps an array of batch.empty, or a view of it: its batch is copied, "
+                "and that memory is lost to others; let it keep a copy"
+            )
             whole = read_slot(self._fd, job.slot, used)
         elif job.slot is not None and used:
             whole = self._slots.batch(job.slot, worker, used, reserved)
@@ -212,8 +234,11 @@ class Lane:
 
     def _in_time(self, job: Job, connection: Connection[Any, Any], timeout: float) -> bool:
         """Wait for an answer; return whether it is there. A worker that is late is replaced."""
-        if connection.poll(max(0.0, job.since + timeout - time.monotonic())):
+        left = job.since + timeout - time.monotonic()
+        if connection.poll(max(0.0, min(left, _LONGEST_POLL))):
             return True
+        if left > _LONGEST_POLL:
+            return False
         task, step = self._board.read()
         if task < job.number:  # the process has not come to it yet
             job.since = time.monotonic()
@@ -226,37 +251,36 @@ class Lane:
                 next="timeout= says how long a batch may take; on_error='skip' leaves it out",
             )
         )
-        self._end_with(job, error, step)
-        return False
-
-    def _end_with(self, job: Job, error: Exception, step: str) -> None:
-        """Have another process, and an error for the job that this one was on."""
         self._process.kill(self._generation)
-        self.sent.popleft()
-        self._lost()
-        self._slots.give_back(job.slot, self._process.hire.number)
-        job.future.set_result(Outcome(error=error, step=step))
+        self._lost(Outcome(error=error, step=step))
+        return False
 
     # When the process is gone
 
-    def _lost(self) -> None:
-        """Have another process, and settle, or put back, what the last one had."""
+    def _lost(self, outcome: Outcome | None = None) -> None:
+        """Have another process, and settle, or put back, what the last one had.
+
+        Args:
+            outcome: of the job that it was on, which is why it was ended.
+        """
         task, step = self._board.read()
-        jobs, self.sent = list(self.sent), deque()
         try:
             death = self._process.after(self._generation)
-            for job in jobs:  # only now: until then it may write to them
-                self._slots.give_back(job.slot, self._process.hire.number)
-        except OSError as error:
-            self._generation += 1
+        except Exception as error:
             self._connection = None
-            self._fail(jobs, f"no worker process can be started: {error}")
+            self._fail(self.sent, f"no worker process can be started: {error}")
+            self.sent = deque()
             return
+        for job in self.sent:  # only now: until then it may write to them
+            self._slots.give_back(job.slot, self._process.hire.number)
         self._connect()
         if self._jobs.closed:
-            self.sent, self._over = deque(jobs), True  # which nobody will do
+            self._over = True  # what was sent, nobody will do
             return
-        if jobs and task >= jobs[0].number and not jobs[0].is_dropped:
+        jobs, self.sent = list(self.sent), deque()
+        if outcome is not None:
+            jobs.pop(0).future.set_result(outcome)
+        elif jobs and task >= jobs[0].number and not jobs[0].is_dropped:
             self._settle_lost(jobs.pop(0), death, step)
         elif jobs:
             self._stillborn += 1
@@ -283,7 +307,7 @@ class Lane:
         lost.action = step
         job.future.set_exception(lost)
 
-    def _fail(self, jobs: list[Job], what: str) -> None:
+    def _fail(self, jobs: Iterable[Job], what: str) -> None:
         error = PipelineError(
             explain(what, next="what it says is above, on the standard error output")
         )

@@ -7,6 +7,7 @@ there ends a process without a word.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import tempfile
@@ -15,7 +16,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ROOM", "SMALL", "Bytes", "Lease", "map_slot", "new_file", "read_slot", "reserve"]
+__all__ = [
+    "ROOM",
+    "SMALL",
+    "Bytes",
+    "Lease",
+    "above_standard",
+    "map_slot",
+    "new_file",
+    "read_slot",
+    "reserve",
+]
 
 Bytes = NDArray[np.uint8]
 
@@ -38,11 +49,24 @@ def new_file(name: str, folder: str | None = None) -> int:
             else in ``/dev/shm``, or the folder for temporary files.
     """
     if folder is None and hasattr(os, "memfd_create"):
-        return os.memfd_create(f"flowcore-{name}", os.MFD_CLOEXEC)
+        return above_standard(os.memfd_create(f"flowcore-{name}", os.MFD_CLOEXEC))
     if folder is None and os.access("/dev/shm", os.W_OK):
         folder = "/dev/shm"
     with tempfile.TemporaryFile(prefix=f"flowcore-{name}-", dir=folder) as file:
-        return os.dup(file.fileno())
+        return above_standard(os.dup(file.fileno()))
+
+
+def above_standard(fd: int) -> int:
+    """Return a descriptor that a child process will not take for its input or output.
+
+    It is the one given, but for a program that has closed those of its own.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def reserve(fd: int, slot: int, start: int, end: int) -> None:

@@ -7,6 +7,7 @@ so that a batch, or an error, comes back as what it is here.
 
 from __future__ import annotations
 
+import functools
 import io
 import mmap
 import os
@@ -31,6 +32,8 @@ __all__ = ["Payload", "dumps", "read_work", "write_work"]
 
 # The classes that went by value, by the key of their work; here, and in the workers.
 _CLASSES: dict[str, list[type]] = {}
+
+_Cached = type(functools.cache(len))  # which cloudpickle has go by name, wherever it is defined
 
 # Held while a work is pickled: which modules go by value is kept once for the whole process.
 _LOCK = threading.Lock()
@@ -146,6 +149,11 @@ def _code(make: Callable[..., CodeType], parts: tuple[Any, ...], filename: str) 
     return make(*parts).replace(co_filename=filename)
 
 
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    again: Callable[..., Any] = functools.lru_cache(**parameters)(function)
+    return again
+
+
 def _class(key: str, number: int) -> type:
     return _CLASSES[key][number]
 
@@ -191,8 +199,10 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, CodeType):
             make, parts = self.dispatch_table[CodeType](value)
             return _code, (make, parts, value.co_filename)  # which cloudpickle leaves out
-        if isinstance(value, (type, FunctionType)):
+        if isinstance(value, (type, FunctionType, _Cached)):
             self._modules.see(value.__module__)
+        if isinstance(value, _Cached) and self._modules.go_by_value(value.__module__):
+            return _cached, (value.__wrapped__, value.cache_parameters())
         reduced = super().reducer_override(value)
         if isinstance(value, type) and reduced is not NotImplemented:
             self._classes.append(value)
@@ -218,6 +228,10 @@ class _Modules:
         if name not in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.register_pickle_by_value(module)
             self._changed.append(module)
+
+    def go_by_value(self, name: str | None) -> bool:
+        """Return whether what is in a module goes by value."""
+        return name == "__main__" or name in cloudpickle.list_registry_pickle_by_value()
 
     def __enter__(self) -> _Modules:
         return self

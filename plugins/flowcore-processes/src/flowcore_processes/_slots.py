@@ -18,10 +18,13 @@ class Slots:
     Args:
         fd: of the shared file.
         most: how many slots there may be. Memory is used by those alone that were needed at once.
+
+    Attributes:
+        most: likewise; it may be raised.
     """
 
     def __init__(self, fd: int, most: int) -> None:
-        self._fd, self._most = fd, most
+        self._fd, self.most = fd, most
         self._lock = threading.Lock()  # of the threads that wait for the workers, one for each
         self._free: dict[int, int] = {}  # with the worker that had it last, whose pages are warm
         # Those that came back, put here without the lock: a collection may happen inside of it.
@@ -43,7 +46,7 @@ class Slots:
             free = next(own, None) or next(reversed(self._free), None)
             if free is not None:
                 del self._free[free]
-            elif self._made < self._most:
+            elif self._made < self.most:
                 self._made += 1
                 free = self._made  # from 1 on: what would be slot 0 is the board
             return free

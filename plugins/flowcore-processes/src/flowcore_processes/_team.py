@@ -9,11 +9,12 @@ import time
 from concurrent.futures import Future
 
 from flowcore import Outcome, Running, Task
+from flowcore_processes._incarnation import Hire
 from flowcore_processes._jobs import Job, Jobs
 from flowcore_processes._lane import Lane
 from flowcore_processes._memory import new_file
 from flowcore_processes._pickling import Payload
-from flowcore_processes._process import Hire, Process
+from flowcore_processes._process import Process
 from flowcore_processes._slots import Slots
 
 __all__ = ["Team"]
@@ -114,11 +115,12 @@ class Team:
         self._slots.close()
         os.close(self._fd)
 
-    def _warn(self, kind: str, what: str) -> None:
+    def allow(self, slots: int) -> None:
+        """Let the shared memory hold at least so many batches."""
+        self._slots.most = max(self._slots.most, slots)
+
+    def _warn(self, text: str) -> None:
+        kind = text[:60]  # the numbers that follow may differ
         if kind not in self._warned:
             self._warned.add(kind)
-            _log.warning(
-                "flowcore copies batches from their workers: %s; slots= sets how many it may hold, "
-                "shared_memory= where it is",
-                what,
-            )
+            _log.warning("%s", text)

@@ -34,10 +34,13 @@ __all__ = ["main"]
 
 _BEGIN = "making the batch"
 
+_pid = os.getpid()  # of the worker; 0 in a fork of it
+
 
 def main(hire: dict[str, Any]) -> None:
     """Serve until the run ends the connections, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep_to_this_process(hire)
     _die_with_the_run(hire["lifeline"])
     faulthandler.enable(hire["stacks"])
     faulthandler.register(signal.SIGUSR1, hire["stacks"])
@@ -55,6 +58,22 @@ def main(hire: dict[str, Any]) -> None:
     for thread in threads:
         thread.join()
     del limits
+
+
+def _keep_to_this_process(hire: dict[str, Any]) -> None:
+    """Have the connections in no other process: a child would keep them alive, or answer too."""
+    own = [*hire["connections"], hire["lifeline"], hire["memory"], hire["payload"], hire["stacks"]]
+    for fd in own:
+        os.set_inheritable(fd, False)
+
+    def forget() -> None:
+        global _pid
+        _pid = 0
+        for fd in own:
+            with suppress(OSError):
+                os.close(fd)
+
+    os.register_at_fork(after_in_child=forget)
 
 
 def _die_with_the_run(lifeline: int) -> None:
@@ -161,6 +180,8 @@ def _send(
     *,
     kept: bool,
 ) -> None:
+    if _pid == 0:  # an action has forked, and its child has come to the end of the action too
+        os._exit(1)
     sizes = [data.nbytes for data in loose]
     head = packed, places, sizes, desk.reserved, kept, desk.problem
     connection.send_bytes(pickle.dumps(head, protocol=5))

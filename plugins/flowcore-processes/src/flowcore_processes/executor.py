@@ -6,6 +6,7 @@ it tasks and waits for what becomes of them. So a worker that is lost is lost wi
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -87,6 +88,7 @@ class ProcessesExecutor(Executor):
         self._folder = _folder(shared_memory)
         self._slots = None if slots is None else _count("slots", slots, 0)
         self._warm = False
+        self._pid = os.getpid()
         self._team: Team | None = None
         self._payload: Payload | None = None
 
@@ -120,11 +122,13 @@ class ProcessesExecutor(Executor):
             PipelineError: the work does not pickle; it says which step and which attribute.
             OSError: no more processes, descriptors or memory can be had.
         """
+        slots = work.window + 16 if self._slots is None else self._slots
         payload = self._written(work)
         if payload is self._payload and self._team is not None:
+            self._team.allow(slots)
             return
         self._end()
-        self._payload = payload
+        self._payload, self._pid = payload, os.getpid()
         try:
             self._team = Team(
                 payload,
@@ -132,7 +136,7 @@ class ProcessesExecutor(Executor):
                 threads=self._threads,
                 native=self._native,
                 folder=self._folder,
-                slots=work.window + 16 if self._slots is None else self._slots,
+                slots=slots,
                 timeout=self._timeout,
             )
         except BaseException:
@@ -140,8 +144,13 @@ class ProcessesExecutor(Executor):
             raise
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """Give the task to the next worker that is free."""
-        assert self._team is not None
+        """Give the task to the next worker that is free.
+
+        Raises:
+            RuntimeError: the ``with`` block of the executor was left, and the run goes on.
+        """
+        if self._team is None:
+            raise RuntimeError("the workers were ended, as the executor's with block was left")
         return self._team.submit(task)
 
     def running(self) -> Iterable[Running]:
@@ -174,6 +183,8 @@ class ProcessesExecutor(Executor):
     def _end(self) -> None:
         team, self._team = self._team, None
         payload, self._payload = self._payload, None
+        if os.getpid() != self._pid:
+            return  # in a fork of the program, whose workers they are not
         try:
             if team is not None:
                 team.close(time.monotonic() + _PATIENCE)
@@ -191,7 +202,8 @@ def _count(name: str, value: Any, least: int = 1) -> int:
 def _seconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
         raise OptionError(f"timeout must be seconds, more than 0, or None, got {value!r}")
     return float(value)
 
