@@ -179,7 +179,7 @@ class Engine:
             )
         )
         with ExitStack() as undo:  # what was begun, if something after it fails
-            self._outlets.open(self._sink_run)
+            self._outlets.open(self._sink_run, self._cancel)
             undo.push(self._close_outlets)
             options = action_options(self._recipe, self._settings.plugin_options)
             sinks = list(self._outlets.sinks.values())
@@ -193,7 +193,7 @@ class Engine:
             undo.callback(work.close)
             check_singletons(work, self._executor.processes)
             self._work = work
-            claim(self._executor)
+            claim(self._executor, self._cancel)
             undo.callback(release, self._executor)
             self._executor.start(work)
             undo.callback(self._executor.close)

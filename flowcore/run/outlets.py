@@ -35,12 +35,12 @@ class Outlets:
         self.sinks: dict[str, Sink] = {}
         self._kept: dict[str, Any] | None = None  # the results, once the sinks are closed
 
-    def open(self, describe: Callable[[str, Sink], SinkRun]) -> None:
+    def open(self, describe: Callable[[str, Sink], SinkRun], cancel: Cancel) -> None:
         """Open all; if one refuses, close those that are open and raise what it raised."""
         try:
             for name, step in self._steps.items():
                 if step.given:
-                    claim(step.sink)
+                    claim(step.sink, cancel)
                     sink = step.sink
                 else:
                     sink = copy.copy(step.sink)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowcore.batch import first_ids
-from flowcore.errors import OptionError, PipelineError, explain
+from flowcore.errors import OptionError, PipelineError, WorkerLost, explain
 from flowcore.executors.base import REFUSED, SENDING, Task
 from flowcore.hookspecs import BatchFailed
 from flowcore.ids import id_array
@@ -207,7 +207,8 @@ class Policy:
         error.add_note(
             explain(
                 f"flowcore: in {step!r} of {called(task)}, ids {first_ids(self.ids(task))}",
-                next=f"{again}: {call}",
+                # Here, what has ended a worker would end the program.
+                next=None if isinstance(error, WorkerLost) else f"{again}: {call}",
             )
         )
 

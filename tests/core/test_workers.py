@@ -218,3 +218,11 @@ class TestNobodyTakesTheBatch:
             "@hookimpl\ndef flowcore_batch_delivered(event):\n    assert len(event.batch) > 0\n",
         )
         assert all(outcome.batch is not None for outcome in self.outcomes())
+
+
+def test_an_executor_object_is_free_for_the_next_run_when_the_last_one_was_collected():
+    executor = Losing({}, lost)
+    for _ in range(20):
+        batches = fc.Dataset(50).p.gen_batch(1, executor=executor, prefetch=3)
+        next(batches)
+        del batches

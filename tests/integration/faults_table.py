@@ -146,7 +146,7 @@ TABLES = {
         "descriptors": _row(
             "descriptors for another process",
             "nothing is lost",
-            "`OSError` at the start",
+            "`PipelineError` at the start",
             ProcessPoolExecutor="`WorkerLost` at the start",
             ray=_NODES,
         ),

@@ -119,8 +119,8 @@ class ProcessesExecutor(Executor):
         """Start the processes, or go on with those that are there.
 
         Raises:
-            PipelineError: the work does not pickle; it says which step and which attribute.
-            OSError: no more processes, descriptors or memory can be had.
+            PipelineError: the work does not pickle, and it says which step and which attribute; or
+                no more processes, descriptors or memory can be had.
         """
         slots = work.window + 16 if self._slots is None else self._slots
         payload = self._written(work)
@@ -139,6 +139,14 @@ class ProcessesExecutor(Executor):
                 slots=slots,
                 timeout=self._timeout,
             )
+        except OSError as error:
+            self._end()
+            raise PipelineError(
+                explain(
+                    f"{self.processes} worker processes cannot be started: {error}",
+                    next="num_workers= sets how many; `ulimit -a` shows what one user may have",
+                )
+            ) from error
         except BaseException:
             self._end()
             raise
