@@ -157,8 +157,8 @@ class Delivery:
             if made is not None or regroup.waiting != waiting:
                 return True
         attempt = None if regroup.waiting else self._window.done(0)
-        if attempt is None:
-            return False
+        if attempt is None or (self._window.open_in(1) and _has_failed(attempt)):
+            return False  # what was cut before a failure is delivered before it
         outcome = self._settled(attempt)
         if outcome is not None:
             self._window.drop(attempt)
@@ -374,3 +374,11 @@ class Delivery:
             where=f"in its worker:\n{stack}" if stack else None,
             next="look what it waits for; if it may take so long, stall_warning= sets the seconds",
         )
+
+
+def _has_failed(attempt: Attempt) -> bool:
+    """Return whether what is done has no batch, or an error."""
+    future = attempt.future
+    assert future is not None
+    lost = future.cancelled() or future.exception() is not None
+    return lost or future.result().error is not None

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -390,6 +390,14 @@ class Engine:
                 self._turn.release()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE)
+        self._drop_handed()
+
+    def _drop_handed(self) -> None:
+        """Let the batches go that nobody will take, though this object is kept."""
+        with suppress(Empty):
+            while True:
+                self._handed.get_nowait()
+        self._handed.put(_END)
 
     def abandon(self) -> None:
         """Leave the run as nobody holds it any more; called by the garbage collector.
@@ -468,6 +476,7 @@ class Engine:
                 _log.exception("the executor %r failed to close", self._executor)
             finally:
                 release(self._executor)
+                self._window.clear()
             problem = self._outlets.close(error)
             self._delivery.end()
             if error is None and problem is not None:

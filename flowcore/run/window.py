@@ -160,6 +160,15 @@ class Window:
             self._lone = None
         attempt.future = None  # it has a callback that holds the attempt: a circle with the batch
 
+    def clear(self) -> None:
+        """Let go of what is in the window, and of what has become of it: the run is over."""
+        for attempts in self._open:
+            for attempt in attempts.values():
+                attempt.future = None
+            attempts.clear()
+        self._done.clear()
+        self._suspects.clear()
+
     def again(self, attempt: Attempt) -> None:
         """Submit an attempt's task once more, but not beside one that must be alone."""
         if attempt is self._lone or (self._lone is None and not self._suspects):

@@ -1,5 +1,7 @@
 """Several pipelines in one: join, zip, concat, mix; filter and rebatch. All keep the promises."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -411,3 +413,27 @@ def test_every_executor_gives_the_bytes_that_serial_gives(recipe, prefetch, work
 
     found = content(prefetch=prefetch, num_workers=workers if prefetch else None)
     assert found == content(executor="serial")
+
+
+def test_an_error_behind_a_rebatch_comes_after_the_batches_that_were_cut_before_it():
+    failed = threading.Event()
+
+    class Failing(fc.Batch):
+        @fc.action
+        def load(self):
+            if self.number == 5:
+                failed.set()
+                raise LookupError("source batch 5")
+            self.data = self.positions * 1.0
+            return self
+
+        @fc.action
+        def finish_late(self):
+            assert failed.wait(20)
+            return self
+
+    pipe = fc.Dataset(14, Failing).p.load().rebatch(7).finish_late()
+    given = []
+    with pytest.raises(LookupError):
+        given.extend(b.number for b in pipe.gen_batch(2, num_workers=6, prefetch=6))
+    assert given == [0]

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 import psutil
 import pytest
@@ -26,6 +27,7 @@ MOST = 120  # seconds of one case: longer is a hang
 
 @pytest.mark.timeout(0)  # the cases have a limit of their own
 def test_random_cases_give_what_serial_gives_and_leave_nothing(tmp_path, capfd):
+    resource_tracker.ensure_running()  # the standard library starts it once, and keeps it
     if SEED is not None:
         run_case(draw(int(SEED)), tmp_path)
         return

@@ -250,3 +250,44 @@ def test_the_workers_go_with_the_program_though_a_fork_of_it_lives():
                 time.sleep(0.01)
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def test_a_run_that_is_closed_and_kept_keeps_no_shared_memory():
+    run = fc.Dataset(20, Numbered).p.call(99, id).gen_batch(2, **OPTIONS)
+    next(run)
+    run.close()
+    assert "flowcore-batches" not in Path("/proc/self/maps").read_text()
+    assert list(run) == []
+
+
+def test_a_worker_that_is_stopped_before_it_begins_is_replaced_in_time(tmp_path):
+    def stop_next(folder):
+        if not (Path(folder) / "once").exists():
+            (Path(folder) / "once").touch()
+            subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -STOP {os.getpid()}"])
+            time.sleep(0.1)
+
+    pipe = fc.Dataset(20, Numbered).p.call(1, stop_next, tmp_path)
+    run = pipe.gen_batch(1, **{**OPTIONS, "prefetch": 1, "timeout": 1.0})
+    found = []
+    for batch in run:
+        found.append(batch.number)
+        if batch.number == 1:
+            time.sleep(0.5)  # the worker is idle, and stopped
+    assert found == list(range(20))
+
+
+def test_objects_of_a_script_with_slots_come_back():
+    class Slotted:
+        __slots__ = ("first", "second")
+
+    class Holding(fc.Batch):
+        @fc.action
+        def hold(self):
+            self.held = Slotted()
+            self.held.first, self.held.second = self.number, [1]
+            return self
+
+    for batch in fc.Dataset(3, Holding).p.hold().gen_batch(1, **OPTIONS):
+        assert type(batch.held) is Slotted
+        assert (batch.held.first, batch.held.second) == (batch.number, [1])

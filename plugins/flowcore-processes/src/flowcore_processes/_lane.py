@@ -36,6 +36,8 @@ _log = logging.getLogger("flowcore")
 _QUICK = 0.05  # seconds; a batch that takes longer is not waited behind
 _TOGETHER = 32 * 1024  # bytes; a longer message could wait for the worker, which waits for us
 _LONGEST_POLL = 3600.0  # seconds; the system takes no number that is much larger
+_START = 60.0  # seconds that a new process has to begin its first job, if timeout= is shorter
+_LOOK = 0.05  # seconds between looks whether it has
 _RECEIVING = "receiving the batch"  # the step of an outcome that cannot be had here
 _STILLBORN = 3  # processes that end before their first task: no more are tried
 
@@ -128,7 +130,7 @@ class Lane:
             self._connection.close()
         self._generation = self._process.generation
         self._connection = self._process.connection(self._at)
-        self._number = 0
+        self._number = self._answered = 0
         self._board.begin(0, "")
 
     # There
@@ -154,6 +156,9 @@ class Lane:
             return
         while self.sent and len(message) > _TOGETHER:
             self._receive()
+        if self._connection is None:  # it was lost in between, and could not be replaced
+            self._fail([job], "no worker process can be started")
+            return
         self._number += 1
         job.number, job.since = self._number, time.monotonic()
         self.sent.append(job)
@@ -181,6 +186,7 @@ class Lane:
             return
         outcome = self._outcome(job, head, loose)
         self.sent.popleft()
+        self._answered += 1
         now = time.monotonic()
         self._quick, self._stillborn = now - job.since < _QUICK, 0
         if self.sent:
@@ -234,14 +240,18 @@ class Lane:
 
     def _in_time(self, job: Job, connection: Connection[Any, Any], timeout: float) -> bool:
         """Wait for an answer; return whether it is there. A worker that is late is replaced."""
+        task, _ = self._board.read()
+        if task < job.number and not self._answered:
+            return self._in_time_to_begin(job, connection, timeout)
         left = job.since + timeout - time.monotonic()
         if connection.poll(max(0.0, min(left, _LONGEST_POLL))):
             return True
         if left > _LONGEST_POLL:
             return False
         task, step = self._board.read()
-        if task < job.number:  # the process has not come to it yet
-            job.since = time.monotonic()
+        if task < job.number:  # it does not even begin: somebody has stopped the process
+            self._process.kill(self._generation)
+            self._lost()
             return False
         stack = self._process.stack()
         error = TimedOut(
@@ -253,6 +263,19 @@ class Lane:
         )
         self._process.kill(self._generation)
         self._lost(Outcome(error=error, step=step))
+        return False
+
+    def _in_time_to_begin(self, job: Job, connection: Connection[Any, Any], timeout: float) -> bool:
+        """Wait a little for a new process to begin its first job; return whether it answered."""
+        if connection.poll(_LOOK):
+            return True
+        task, _ = self._board.read()
+        now = time.monotonic()
+        if task >= job.number:
+            job.since = now
+        elif now - job.since > max(timeout, _START):
+            self._process.kill(self._generation)
+            self._lost()
         return False
 
     # When the process is gone
