@@ -164,7 +164,7 @@ class Engine:
                     self._thread = None
                     self._finish(error)
                 else:
-                    thread.join(_PATIENCE)
+                    _join(thread)
                 raise
             finally:
                 self._started = True  # only now: until then the other consumers wait for the turn
@@ -389,7 +389,7 @@ class Engine:
             finally:
                 self._turn.release()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_PATIENCE)
+            _join(self._thread)
         self._drop_handed()
 
     def _drop_handed(self) -> None:
@@ -509,6 +509,11 @@ class Engine:
         self.ended.set()
         if self._thread is None:
             self._handed.put(_END)
+
+
+def _join(thread: threading.Thread) -> None:
+    with suppress(RuntimeError):  # a Ctrl-C came while it was started, and it does not know yet
+        thread.join(_PATIENCE)
 
 
 def _stray(error: Cancelled) -> PipelineError:

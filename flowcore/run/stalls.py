@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 __all__ = ["StallWatch", "Wait"]
@@ -74,7 +75,8 @@ class StallWatch:
         """End the thread."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(0.5)  # no more than a log handler may take; it is a daemon
+            with suppress(RuntimeError):  # a Ctrl-C came while it was started
+                self._thread.join(0.5)  # no more than a log handler may take; it is a daemon
 
     def _watch(self) -> None:
         assert self._seconds is not None

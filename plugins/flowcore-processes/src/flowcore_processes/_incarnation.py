@@ -108,6 +108,9 @@ class Incarnation:
         self._hire, self._stacks = hire, stacks
         self._sockets: list[socket.socket] = []
         self._over = threading.Event()
+        self.connections: list[Connection[Any, Any]] = []
+        # The system counts the memory of who started a process as its own.
+        self._inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS
         theirs: list[int] = []
         reader, self._lifeline = os.pipe()
         try:
@@ -124,11 +127,8 @@ class Incarnation:
         finally:
             for fd in theirs:
                 os.close(fd)
-        self.connections: list[Connection[Any, Any]] = []
         try:
             self.connections = [Connection(os.dup(one.fileno())) for one in self._sockets]
-            # The system counts the memory of who started it as its own.
-            self._inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS
             threading.Thread(target=self._watch, name="flowcore-watch-process", daemon=True).start()
         except BaseException:
             self.buried(time.monotonic())

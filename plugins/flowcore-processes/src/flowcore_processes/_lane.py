@@ -136,10 +136,7 @@ class Lane:
     # There
 
     def _give(self, job: Job) -> None:
-        if self._connection is None:
-            self._fail([job], "no worker process can be started")
-            return
-        if not job.begins():
+        if not self._can_send(job) or not job.begins():
             return
         job.slot = self._slots.take(self._process.hire.number)
         if job.slot is None and self._slots.most:
@@ -156,16 +153,21 @@ class Lane:
             return
         while self.sent and len(message) > _TOGETHER:
             self._receive()
-        if self._connection is None:  # it was lost in between, and could not be replaced
-            self._fail([job], "no worker process can be started")
+        if not self._can_send(job):  # the process was lost in between
             return
         self._number += 1
         job.number, job.since = self._number, time.monotonic()
         self.sent.append(job)
         try:
+            assert self._connection is not None
             self._connection.send_bytes(message)
         except OSError:
             self._lost()
+
+    def _can_send(self, job: Job) -> bool:
+        if self._connection is None:
+            self._fail([job], "no worker process can be started")
+        return self._connection is not None
 
     # And back
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -27,6 +28,7 @@ from flowcore_processes._team import Team
 __all__ = ["ProcessesExecutor"]
 
 _PATIENCE = 0.4  # seconds that close() waits for actions that are still running
+_BEGINS = 5.0  # seconds in which the processes have been started
 
 
 class ProcessesExecutor(Executor):
@@ -130,15 +132,7 @@ class ProcessesExecutor(Executor):
         self._end()
         self._payload, self._pid = payload, os.getpid()
         try:
-            self._team = Team(
-                payload,
-                processes=self.processes,
-                threads=self._threads,
-                native=self._native,
-                folder=self._folder,
-                slots=slots,
-                timeout=self._timeout,
-            )
+            self._hire(payload, slots)
         except OSError as error:
             self._end()
             raise PipelineError(
@@ -150,6 +144,36 @@ class ProcessesExecutor(Executor):
         except BaseException:
             self._end()
             raise
+
+    def _hire(self, payload: Payload, slots: int) -> None:
+        """Have workers, in another thread: no Ctrl-C can come between the steps there."""
+        over = threading.Event()
+        failed: list[BaseException] = []
+
+        def hire() -> None:
+            try:
+                self._team = Team(
+                    payload,
+                    processes=self.processes,
+                    threads=self._threads,
+                    native=self._native,
+                    folder=self._folder,
+                    slots=slots,
+                    timeout=self._timeout,
+                )
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                over.set()
+
+        try:
+            threading.Thread(target=hire, name="flowcore-hire", daemon=True).start()
+            over.wait()
+        except BaseException:
+            over.wait(_BEGINS)  # it is through in less, if it began at all
+            raise
+        if failed:
+            raise failed[0]
 
     def submit(self, task: Task) -> Future[Outcome]:
         """Give the task to the next worker that is free.
