@@ -291,3 +291,121 @@ def test_objects_of_a_script_with_slots_come_back():
     for batch in fc.Dataset(3, Holding).p.hold().gen_batch(1, **OPTIONS):
         assert type(batch.held) is Slotted
         assert (batch.held.first, batch.held.second) == (batch.number, [1])
+
+
+def values(array, **options):
+    pipe = fc.Dataset(len(array), preloaded=array).p
+    return np.concatenate([batch.data for batch in pipe.gen_batch(2, **OPTIONS, **options)])
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted"])
+def test_a_memory_map_of_a_file_that_is_another_now_gives_what_it_has(tmp_path, change):
+    path = tmp_path / "data.bin"
+    np.arange(50.0).tofile(path)
+    array = np.memmap(path, float, "r")
+    if change == "replaced":
+        np.full(50, -7.0).tofile(tmp_path / "new.bin")
+        os.replace(tmp_path / "new.bin", path)
+    else:
+        path.unlink()
+    np.testing.assert_array_equal(values(array), np.arange(50.0))
+
+
+def test_a_module_that_hides_another_of_its_name_is_the_one_that_workers_have(
+    tmp_path, monkeypatch
+):
+    import importlib.util
+
+    for folder, value in ("loaded", 1), ("found", -1):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "hidden_helpers.py").write_text(f"def value():\n    return {value}\n")
+    monkeypatch.syspath_prepend(tmp_path / "found")
+    spec = importlib.util.spec_from_file_location(
+        "hidden_helpers", tmp_path / "loaded" / "hidden_helpers.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "hidden_helpers", module)
+    spec.loader.exec_module(module)
+
+    class Calling(fc.Batch):
+        @fc.action
+        def call(self, function):
+            self.data = function()
+            return self
+
+    found = [b.data for b in fc.Dataset(3, Calling).p.call(module.value).gen_batch(1, **OPTIONS)]
+    assert found == [1, 1, 1]
+
+
+def test_files_of_the_current_folder_do_not_hide_the_standard_library(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit\n")
+    monkeypatch.chdir(tmp_path)
+    assert numbers(id, 0) == list(range(10))
+
+
+def test_tuples_and_enums_of_a_script_come_back():
+    import enum
+    import typing
+
+    class Pair(typing.NamedTuple):
+        first: int
+        second: str
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    class Holding(fc.Batch):
+        @fc.action
+        def hold(self):
+            self.held = Pair(self.number, "a"), Colour.RED
+            return self
+
+    for batch in fc.Dataset(3, Holding).p.hold().gen_batch(1, **OPTIONS):
+        assert batch.held == (Pair(batch.number, "a"), Colour.RED)
+
+
+def test_a_batch_that_a_worker_cannot_read_is_the_error_of_that_batch():
+    class Picky:
+        """Something that can be read once: in the process of the run."""
+
+        def __init__(self, number):
+            self.number, self.reads = number, 0
+
+        def __getstate__(self):
+            return {"number": self.number, "reads": self.reads + 1}
+
+        def __setstate__(self, state):
+            if state["number"] == 2 and state["reads"] == 2:
+                raise LookupError("read twice")
+            vars(self).update(state)
+
+    class Holding(fc.Batch):
+        @fc.action
+        def hold(self):
+            self.data = np.array([Picky(self.number)], dtype=object)
+            return self
+
+    pipe = fc.Dataset(6, Holding).p.hold().rebatch(1)
+    run = pipe.gen_batch(1, **OPTIONS, on_error="skip")
+    assert [batch.number for batch in run] == [0, 1, 3, 4, 5]
+    assert type(run.report.skipped[0].error) is LookupError
+
+
+def test_warm_workers_that_could_not_be_replaced_are_there_for_the_next_run(monkeypatch):
+    def refuse(*args):
+        raise OSError("no more processes")
+
+    def kill(path):
+        if Path(path).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with ProcessesExecutor(1) as executor:
+        pipe = fc.Dataset(20, Numbered).p.call(3, kill, "/proc/self")
+        with monkeypatch.context() as patch:
+            batches = pipe.gen_batch(2, executor=executor, prefetch=2, on_error="skip")
+            batches.start()
+            patch.setattr(Incarnation, "_started", refuse)
+            with pytest.raises(PipelineError, match="no more processes"):
+                list(batches)
+        again = pipe.gen_batch(2, executor=executor, prefetch=2, on_error="skip")
+        assert len(list(again)) == 9

@@ -31,7 +31,8 @@ _BOOT = (
     "import json, sys; hire = json.loads(sys.argv[2]); sys.path[:] = hire['path']; "
     "from flowcore_processes._worker import main; main(hire)"
 )
-_FLAGS = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
+# -P: a file of the current folder may be called as a module that these lines need.
+_FLAGS = ["-P", *(["-" + "O" * sys.flags.optimize] if sys.flags.optimize else [])]
 
 # What limits the threads of native libraries must be there before they are loaded.
 _NATIVE = (

@@ -109,6 +109,11 @@ class Lane:
         if self.sent:
             self._receive()
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether its process is gone, and no other could be started."""
+        return self._connection is None
+
     def running(self) -> Running | None:
         """Return what the worker is on; called in any thread."""
         with suppress(IndexError):

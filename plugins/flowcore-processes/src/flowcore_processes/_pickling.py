@@ -16,7 +16,9 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -206,15 +208,18 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
         reduced = super().reducer_override(value)
         if isinstance(value, type) and reduced is not NotImplemented:
             self._classes.append(value)
-            return _with_slots(value, reduced) if "__slots__" in vars(value) else reduced
+            return _with_slots(value, reduced)
         return reduced
 
 
 def _with_slots(kind: type, reduced: Any) -> Any:
     """Return how a class is made with its slots, which cloudpickle adds when it is too late."""
-    make, (constructor, name, bases, given, *others), *rest = reduced
-    given = {**given, "__slots__": vars(kind)["__slots__"]}
-    return make, (constructor, name, bases, given, *others), *rest
+    make, parts, *rest = reduced
+    slots = vars(kind).get("__slots__")
+    if not slots or make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):
+        return reduced
+    constructor, name, bases, given, *others = parts
+    return make, (constructor, name, bases, {**given, "__slots__": slots}, *others), *rest
 
 
 class _Modules:
@@ -229,9 +234,8 @@ class _Modules:
         if name in self._seen or name is None:
             return
         self._seen.add(name)
-        top = name.partition(".")[0]
         module = sys.modules.get(name)
-        if module is None or top in sys.stdlib_module_names or _is_found(top):
+        if module is None or _is_found(module):
             return
         if name not in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.register_pickle_by_value(module)
@@ -249,13 +253,34 @@ class _Modules:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_found(top: str) -> bool:
-    """Return whether a new interpreter would find a module: not only this one has it."""
+def _is_found(module: Any) -> bool:
+    """Return whether a new interpreter finds this very module by its name."""
+    name = module.__name__
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return True
+    own, there = getattr(sys.modules.get(top), "__spec__", None), _spec_of(top)
+    if own is None or there is None or _place(own) != _place(there):
+        return False
+    spec = getattr(module, "__spec__", None)
+    if spec is None:
+        return False
+    folders = there.submodule_search_locations or ()
+    return name == top or not spec.has_location or str(spec.origin).startswith(tuple(folders))
+
+
+def _spec_of(top: str) -> ModuleSpec | None:
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
-        if find is not None and find(top, None) is not None:
-            return True
-    return False
+        spec: ModuleSpec | None = None if find is None else find(top, None)
+        if spec is not None:
+            return spec
+    return None
+
+
+def _place(spec: ModuleSpec) -> tuple[str | None, list[str]]:
+    folders = list(spec.submodule_search_locations or ())
+    return spec.origin, sorted(map(os.path.abspath, folders))
 
 
 def _reopened(array: np.memmap[Any, Any]) -> Any:
@@ -264,8 +289,27 @@ def _reopened(array: np.memmap[Any, Any]) -> Any:
     while isinstance(root.base, np.memmap):
         root = root.base
     same = root.filename is not None and root.mode != "c" and array.flags.c_contiguous
-    if not same:
+    if not same or _inode_at(root.ctypes.data) != _inode_of(root.filename):
         return None
     offset = root.offset + array.ctypes.data - root.ctypes.data
     mode = "r" if root.mode == "r" else "c"
     return np.memmap, (os.fspath(root.filename), array.dtype, mode, offset, array.shape)
+
+
+def _inode_at(address: int) -> int:
+    """Return the inode of the file that is mapped at an address; 0 if that cannot be found out."""
+    with suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        for line in maps:
+            bounds, _, _, _, inode, *_ = line.split()
+            first, last = (int(bound, 16) for bound in bounds.split("-"))
+            if first <= address < last:
+                return int(inode)
+    return 0
+
+
+def _inode_of(path: str | os.PathLike[str]) -> int:
+    """Return the inode of the file that has a name now; -1 if there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return -1

@@ -115,6 +115,11 @@ class Team:
         self._slots.close()
         os.close(self._fd)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its workers are there, or have others in their place."""
+        return not any(lane.is_broken for lane in self._lanes)
+
     def allow(self, slots: int) -> None:
         """Let the shared memory hold at least so many batches."""
         self._slots.most = max(self._slots.most, slots)

@@ -33,6 +33,7 @@ from flowcore_processes._pickling import dumps, read_work
 __all__ = ["main"]
 
 _BEGIN = "making the batch"
+_RECEIVING = "receiving the batch in a worker"
 
 _pid = os.getpid()  # of the worker; 0 in a fork of it
 
@@ -118,8 +119,7 @@ def _serve(work: Work | PipelineError, hire: dict[str, Any], at: int) -> None:
     try:
         if isinstance(work, PipelineError):
             if connection.recv_bytes():
-                failed = pack(Outcome(error=work, step=SENDING))
-                _send(connection, failed, [], [], desk, kept=False)
+                _refuse(connection, desk, work, SENDING)
                 connection.recv_bytes()
             return
         name = hire["name"] if hire["threads"] == 1 else f"{hire['name']}.{at}"
@@ -127,8 +127,13 @@ def _serve(work: Work | PipelineError, hire: dict[str, Any], at: int) -> None:
             number = 0
             while message := connection.recv_bytes():
                 number += 1
-                slot, task = pickle.loads(message)
-                board.begin(number, _BEGIN)
+                board.begin(number, _RECEIVING)
+                try:
+                    slot, task = pickle.loads(message)
+                except Exception as error:
+                    _refuse(connection, desk, error, _RECEIVING)
+                    continue
+                board.note(_BEGIN)
                 _answer(connection, work, task, slot, desk, hire["key"])
                 del task, message
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -169,6 +174,12 @@ def _answer(
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()  # what an action printed; it may be the last thing that it does
+
+
+def _refuse(connection: Connection[Any, Any], desk: Desk, error: Exception, step: str) -> None:
+    """Answer a task that was not run."""
+    desk.begin(None)
+    _send(connection, pack(Outcome(error=error, step=step)), [], [], desk, kept=False)
 
 
 def _send(

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
@@ -28,7 +28,7 @@ from flowcore_processes._team import Team
 __all__ = ["ProcessesExecutor"]
 
 _PATIENCE = 0.4  # seconds that close() waits for actions that are still running
-_BEGINS = 5.0  # seconds in which the processes have been started
+_BEGINS = 5.0  # seconds in which the processes have been started, or have ended
 
 
 class ProcessesExecutor(Executor):
@@ -126,9 +126,11 @@ class ProcessesExecutor(Executor):
         """
         slots = work.window + 16 if self._slots is None else self._slots
         payload = self._written(work)
-        if payload is self._payload and self._team is not None:
-            self._team.allow(slots)
-            return
+        if payload is self._payload:
+            if self._team is not None and self._team.is_whole:
+                self._team.allow(slots)
+                return
+            self._payload = None  # other workers go on with it
         self._end()
         self._payload, self._pid = payload, os.getpid()
         try:
@@ -146,34 +148,18 @@ class ProcessesExecutor(Executor):
             raise
 
     def _hire(self, payload: Payload, slots: int) -> None:
-        """Have workers, in another thread: no Ctrl-C can come between the steps there."""
-        over = threading.Event()
-        failed: list[BaseException] = []
-
         def hire() -> None:
-            try:
-                self._team = Team(
-                    payload,
-                    processes=self.processes,
-                    threads=self._threads,
-                    native=self._native,
-                    folder=self._folder,
-                    slots=slots,
-                    timeout=self._timeout,
-                )
-            except BaseException as error:
-                failed.append(error)
-            finally:
-                over.set()
+            self._team = Team(
+                payload,
+                processes=self.processes,
+                threads=self._threads,
+                native=self._native,
+                folder=self._folder,
+                slots=slots,
+                timeout=self._timeout,
+            )
 
-        try:
-            threading.Thread(target=hire, name="flowcore-hire", daemon=True).start()
-            over.wait()
-        except BaseException:
-            over.wait(_BEGINS)  # it is through in less, if it began at all
-            raise
-        if failed:
-            raise failed[0]
+        _undisturbed(hire)
 
     def submit(self, task: Task) -> Future[Outcome]:
         """Give the task to the next worker that is free.
@@ -217,12 +203,43 @@ class ProcessesExecutor(Executor):
         payload, self._payload = self._payload, None
         if os.getpid() != self._pid:
             return  # in a fork of the program, whose workers they are not
+
+        def end() -> None:
+            try:
+                if team is not None:
+                    team.close(time.monotonic() + _PATIENCE)
+            finally:
+                if payload is not None:
+                    payload.close()
+
+        if team is not None or payload is not None:
+            _undisturbed(end)
+
+
+def _undisturbed(function: Callable[[], None]) -> None:
+    """Call a function in a thread where no Ctrl-C can come between its steps."""
+    if threading.current_thread() is not threading.main_thread():
+        function()
+        return
+    over = threading.Event()
+    failed: list[BaseException] = []
+
+    def call() -> None:
         try:
-            if team is not None:
-                team.close(time.monotonic() + _PATIENCE)
+            function()
+        except BaseException as error:
+            failed.append(error)
         finally:
-            if payload is not None:
-                payload.close()
+            over.set()
+
+    try:
+        threading.Thread(target=call, name="flowcore-undisturbed", daemon=True).start()
+        over.wait()
+    except KeyboardInterrupt:
+        over.wait(_BEGINS)  # it is through in less, if it began at all
+        raise
+    if failed:
+        raise failed[0]
 
 
 def _count(name: str, value: Any, least: int = 1) -> int:

@@ -91,12 +91,15 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
         reduced = super().reducer_override(value)
         if isinstance(value, type) and reduced is not NotImplemented:
             self._classes.append(value)
-            return _with_slots(value, reduced) if "__slots__" in vars(value) else reduced
+            return _with_slots(value, reduced)
         return reduced
 
 
 def _with_slots(kind: type, reduced: Any) -> Any:
     """Return how a class is made with its slots, which cloudpickle adds when it is too late."""
-    make, (constructor, name, bases, given, *others), *rest = reduced
-    given = {**given, "__slots__": vars(kind)["__slots__"]}
-    return make, (constructor, name, bases, given, *others), *rest
+    make, parts, *rest = reduced
+    slots = vars(kind).get("__slots__")
+    if not slots or make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):
+        return reduced
+    constructor, name, bases, given, *others = parts
+    return make, (constructor, name, bases, {**given, "__slots__": slots}, *others), *rest
