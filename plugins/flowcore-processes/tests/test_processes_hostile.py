@@ -330,11 +330,11 @@ def test_a_module_that_hides_another_of_its_name_is_the_one_that_workers_have(
     class Calling(fc.Batch):
         @fc.action
         def call(self, function):
-            self.data = function()
+            self.data = function(), module.value()
             return self
 
     found = [b.data for b in fc.Dataset(3, Calling).p.call(module.value).gen_batch(1, **OPTIONS)]
-    assert found == [1, 1, 1]
+    assert found == [(1, 1)] * 3
 
 
 def test_files_of_the_current_folder_do_not_hide_the_standard_library(tmp_path, monkeypatch):

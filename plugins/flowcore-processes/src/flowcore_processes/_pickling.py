@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -201,6 +201,8 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, CodeType):
             make, parts = self.dispatch_table[CodeType](value)
             return _code, (make, parts, value.co_filename)  # which cloudpickle leaves out
+        if isinstance(value, ModuleType):
+            self._modules.see(value.__name__)
         if isinstance(value, (type, FunctionType, _Cached)):
             self._modules.see(value.__module__)
         if isinstance(value, _Cached) and self._modules.go_by_value(value.__module__):

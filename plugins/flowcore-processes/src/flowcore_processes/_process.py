@@ -30,7 +30,9 @@ class Process:
     def __init__(self, hire: Hire) -> None:
         self.hire = hire
         self.generation = 0
-        self._lock = threading.Lock()  # of the threads that wait for the process, and who closes
+        # Of the threads that wait for the process, and who closes. Reentrant: a collection
+        # inside of it may be what closes.
+        self._lock = threading.RLock()
         self._deaths: list[Death] = []
         self._closed = False
         self._stacks = new_file("stacks")

@@ -25,7 +25,8 @@ class Slots:
 
     def __init__(self, fd: int, most: int) -> None:
         self._fd, self.most = fd, most
-        self._lock = threading.Lock()  # of the threads that wait for the workers, one for each
+        # Of the threads that wait for the workers. Reentrant: a collection inside may close it.
+        self._lock = threading.RLock()
         self._free: dict[int, int] = {}  # with the worker that had it last, whose pages are warm
         # Those that came back, put here without the lock: a collection may happen inside of it.
         self._back: deque[tuple[int, int]] = deque()
