@@ -166,12 +166,15 @@ def _is_foreign(key: Hashable, at_end: _Things) -> bool:
     """Return whether a thing is a name in ``/dev/shm``, and of another program."""
     if not isinstance(key, str):
         return False
-    if key not in at_end or not os.path.exists(key):
+    if key not in at_end:
+        return True
+    try:
+        inode = os.stat(key).st_ino  # a semaphore is mapped by another name than it has in the end
+    except OSError:  # it went while we looked
         return True
     here = psutil.Process()
     ours = {here.pid, *(child.pid for child in here.children(recursive=True))}
     others = (str(pid) for pid in psutil.pids() if pid not in ours)
-    inode = os.stat(key).st_ino  # a semaphore is mapped by another name than it has in the end
     return any(found == inode for pid in others for _, found in _mapped(pid))
 
 
