@@ -22,6 +22,8 @@ __all__ = ["Dumps", "pack", "unpack", "unsendable"]
 Dumps: TypeAlias = "Callable[[object], bytes]"
 
 _SENDING_BACK = "sending the batch back"  # the step of an outcome that does not pickle
+_TRACE = "flowcore: its traceback in the worker:"  # how such a note begins
+_CAUSES = 8  # how many errors that led to an error come back with it
 _DEEPEST = 8  # how far into an object `unsendable` looks
 
 
@@ -32,9 +34,9 @@ def _dumps(value: object) -> bytes:
 def pack(outcome: Outcome, dumps: Dumps = _dumps, dumps_batch: Dumps | None = None) -> bytes:
     """Return an outcome as bytes, in the worker; of what does not pickle, an error that says so.
 
-    An exception keeps its class, its arguments and its attributes, and gets the text of its
-    traceback as a note. One that does not pickle becomes a stand-in: an `ActionError` whose class
-    has the same name.
+    An exception keeps its class, its arguments, its attributes and its causes, and gets the text of
+    its traceback as a note. One that does not pickle becomes a stand-in: an `ActionError` whose
+    class has the same name.
 
     Args:
         outcome: of a task.
@@ -92,21 +94,38 @@ def unsendable(work: Work, error: BaseException, dumps: Dumps = _dumps) -> Pipel
 
 def _error_parts(error: BaseException, dumps: Dumps) -> tuple[Any, ...]:
     """Return what an error is made again of, all of it plain; its own pickle is inside as bytes."""
+    # One error may be raised again and again: with one traceback as a note, the last.
+    notes = [note for note in _notes(error) if not note.startswith(_TRACE)]
+    error.__notes__ = notes
     trace = "".join(traceback.format_exception(error)).rstrip()
-    error.add_note(f"flowcore: its traceback in the worker:\n{trace}")
-    kind = type(error)
-    stand_in = kind.__name__, kind.__module__, _text(error), [*map(str, error.__notes__)]
+    error.__notes__ = [*notes, f"{_TRACE}\n{trace}"]
+    return _with_causes(error, dumps, _CAUSES)
+
+
+def _with_causes(error: BaseException, dumps: Dumps, most: int) -> tuple[Any, ...]:
+    kind, cause = type(error), error.__cause__
+    stand_in = kind.__name__, kind.__module__, _text(error), _notes(error)
+    inner = None if cause is None or not most else _with_causes(cause, dumps, most - 1)
+    return stand_in, _packed(error, dumps), inner
+
+
+def _packed(error: BaseException, dumps: Dumps) -> bytes | None:
+    """Return an error's own pickle; ``None`` if it has none that gives it back."""
     # By its own pickle where that keeps all; else by its parts, as a class need not take the
     # arguments that are in `args`; else, if its text is another one each time, by its own again.
-    own, parts = error, (kind, error.args, vars(error))
+    own, parts = error, (type(error), error.args, vars(error))
     for made, strict in ((own, True), (parts, False), (own, False)):
         try:
             packed = dumps(made)
             if _is_like(_made_again(packed), error, strict):
-                return stand_in, packed
+                return packed
         except Exception:
             continue
-    return stand_in, None
+    return None
+
+
+def _notes(error: BaseException) -> list[str]:
+    return [*map(str, getattr(error, "__notes__", ()))]
 
 
 def _is_like(found: BaseException, error: BaseException, strict: bool) -> bool:
@@ -126,7 +145,18 @@ def _text(error: BaseException) -> str:
         return f"an error whose text cannot be made: {object.__repr__(error)}"
 
 
-def _error(stand_in: tuple[str, str, str, list[str]], packed: bytes | None) -> BaseException:
+def _error(
+    stand_in: tuple[str, str, str, list[str]], packed: bytes | None, cause: Any = None
+) -> BaseException:
+    error = _own_or_stand_in(stand_in, packed)
+    if cause:
+        error.__cause__ = _error(*cause)
+    return error
+
+
+def _own_or_stand_in(
+    stand_in: tuple[str, str, str, list[str]], packed: bytes | None
+) -> BaseException:
     if packed is not None:
         try:
             return _made_again(packed)

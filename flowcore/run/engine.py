@@ -188,7 +188,7 @@ class Engine:
                 sinks,
                 options,
                 self._settings.variables,
-                window=self._prefetch + 1,
+                window=max(1, min(self._prefetch + 1, self.plan.batches or self._prefetch + 1)),
             )
             undo.callback(work.close)
             check_singletons(work, self._executor.processes)
@@ -495,6 +495,12 @@ class Engine:
         self._finished = True  # also where it did not start
         self._watch.stop()
         self.report.end(error)
+        if error is None and self.report.skipped and not self.report.batches:
+            _log.warning(
+                "all batches of the run were skipped; the first of %d: %s",
+                len(self.report.skipped),
+                self.report.skipped[0],
+            )
         try:
             self._hook.flowcore_run_ended(
                 event=RunEnded(

@@ -6,17 +6,18 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping
 from concurrent import futures
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from flowcore.errors import ArgumentError, OptionError, explain, near
+from flowcore.errors import ArgumentError, OptionError, PluginError, explain, near
 from flowcore.executors.base import Executor
 from flowcore.executors.pool import PoolExecutor
 from flowcore.executors.serial import SerialExecutor
 from flowcore.hookspecs import BatchFailed, Decision
-from flowcore.plugins import find, load
+from flowcore.plugins import find, load, plugins
 from flowcore.recipe import Recipe
 from flowcore.run.plan import Uneven
 from flowcore.run.policy import check_policy
@@ -147,7 +148,9 @@ class Settings:
             raise OptionError(
                 explain(
                     f"executor={self.executor!r:.80} is no executor",
-                    next="pass a name ('serial', 'threads'), a flowcore.Executor, or a "
+                    next="pass an object of the class: add ()"
+                    if isinstance(self.executor, type)
+                    else "pass a name ('serial', 'threads'), a flowcore.Executor, or a "
                     "concurrent.futures.Executor",
                 )
             )
@@ -269,15 +272,19 @@ class Settings:
                         "and executor: "
                         + (", ".join(f"{one} ({what})" for one, what in known.items()) or "none"),
                         next=_option_of_sink(name, recipe)
-                        or self._option_of_object(name)
+                        or self._option_of_executor(name)
                         or near(name, {*own, *known}),
                     )
                 )
 
-    def _option_of_object(self, name: str) -> str:
+    def _option_of_executor(self, name: str) -> str:
         made = self.executor
         if isinstance(made, Executor) and name in made.run_options:
             return f"the executor is made already: {type(made).__name__}(..., {name}=...)"
+        for info in plugins("flowcore.executors"):
+            with suppress(PluginError):
+                if name in getattr(info.load(), "run_options", {}):
+                    return f"it is an option of executor={info.name!r}"
         return ""
 
 

@@ -279,3 +279,10 @@ def test_an_executor_of_ones_own_needs_only_the_contract():
     own = Own(num_workers=1)
     assert Dataset(3).p.run(1, executor=own).batches == 3
     assert own.calls == ["start", 0, 1, 2, "close"]
+
+
+def test_a_class_of_an_executor_is_refused_with_what_is_missing():
+    from flowcore.executors.threads import ThreadsExecutor
+
+    with pytest.raises(OptionError, match=r"add \(\)"):
+        Settings(batch_size=2, executor=ThreadsExecutor)

@@ -132,6 +132,24 @@ def test_an_error_of_the_system_keeps_what_it_knows():
     assert (text.start, text.reason) == (0, "invalid")
 
 
+def test_an_error_keeps_what_it_was_raised_from():
+    try:
+        raise ValueError("bad") from Mine(7, text="first")
+    except ValueError as error:
+        found = unpack(pack(fc.Outcome(error=error, step="load"))).error
+    assert type(found.__cause__) is Mine
+    assert found.__cause__.code == 7
+
+
+def test_an_error_that_is_raised_again_and_again_has_one_traceback_as_a_note():
+    error = LookupError("the same object")
+    error.add_note("a note of the user's")
+    for _ in range(5):
+        found = sent(error)
+    assert len(found.__notes__) == 2
+    assert found.__notes__[0] == "a note of the user's"
+
+
 def test_an_error_without_a_text_comes_back_too():
     assert type(sent(WithoutText())) is WithoutText
 

@@ -293,6 +293,22 @@ def test_objects_of_a_script_with_slots_come_back():
         assert (batch.held.first, batch.held.second) == (batch.number, [1])
 
 
+def test_a_program_with_many_open_files_has_quiet_workers(tmp_path):
+    program = """
+        import os, sys
+        files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+    """
+    whole = textwrap.dedent(program) + textwrap.dedent(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, "-c", whole, tmp_path / "done"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+    )
+    assert done.stderr == ""
+
+
 def values(array, **options):
     pipe = fc.Dataset(len(array), preloaded=array).p
     return np.concatenate([batch.data for batch in pipe.gen_batch(2, **OPTIONS, **options)])

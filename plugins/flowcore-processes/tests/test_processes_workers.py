@@ -1,5 +1,6 @@
 """The workers: what they are told, how they are set up, and how long they live."""
 
+import importlib
 import os
 import re
 import signal
@@ -159,6 +160,52 @@ class TestWarm:
             }
         assert first != second
 
+    def test_a_module_that_was_loaded_again_gets_other_workers(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        path = tmp_path / "edited_batches.py"
+        text = (
+            "import flowcore as fc\nclass Edited(fc.Batch):\n    @fc.action\n"
+            "    def make(self):\n        self.data = {}\n        return self\n"
+        )
+        path.write_text(text.format(1))
+        importlib.invalidate_caches()
+        module = importlib.import_module("edited_batches")
+        found = []
+        with ProcessesExecutor(1) as executor:
+            for value in 1, 222:
+                path.write_text(text.format(value))
+                module = importlib.reload(module)
+                pipe = fc.Dataset(2, module.Edited).p.make()
+                found.append([batch.data for batch in pipe.gen_batch(1, executor=executor)])
+        assert found == [[1, 1], [222, 222]]
+
+    def test_a_fork_of_the_program_has_workers_of_its_own(self):
+        pipe = fc.Dataset(20, Asking).p.ask(os.getpid)
+        with ProcessesExecutor(2) as executor:
+            own = {batch.data for batch in pipe.gen_batch(1, executor=executor)}
+            reader, writer = os.pipe()
+            child = os.fork()
+            if not child:
+                try:
+                    pids = {batch.data for batch in pipe.gen_batch(1, executor=executor)}
+                    os.write(writer, b"right" if pids and not pids & own else b"wrong")
+                    executor.__exit__(None, None, None)
+                finally:
+                    os._exit(0)
+            os.close(writer)
+            with os.fdopen(reader, "rb") as file:
+                assert file.read() == b"right"
+            os.waitpid(child, 0)
+            assert {batch.data for batch in pipe.gen_batch(1, executor=executor)} <= own
+
+    def test_a_longer_run_gets_the_workers_that_a_short_one_did_not_need(self):
+        with ProcessesExecutor(3) as executor:
+            for items, workers in (1, 1), (30, 3):
+                pipe = fc.Dataset(30, Asking).p.ask(os.getpid)
+                shard = pipe.gen_batch(30 // items, executor=executor)
+                list(shard)
+                assert len(executor._team._processes) == workers
+
     def test_preloaded_data_that_was_changed_is_seen(self):
         data = np.zeros(100_000)
         pipe = fc.Dataset(4, preloaded=data.reshape(4, -1)).p
@@ -234,6 +281,12 @@ class TestTheRecipe:
             run.start()
         assert "step 0 (ask), argument 1['client'].lock" in str(raised.value)
         assert "worker_started" in str(raised.value)
+
+    def test_an_open_text_file_is_refused_and_not_copied(self, tmp_path):
+        with (tmp_path / "words.txt").open("w+") as file:
+            pipe = fc.Dataset(4, Asking).p.ask(len, file)
+            with pytest.raises(PipelineError, match=r"open file(.|\n)*argument 1"):
+                pipe.run(1, **OPTIONS)
 
     def test_a_singleton_action_is_refused_at_the_start(self):
         class Single(fc.Batch):

@@ -58,6 +58,12 @@ class Death:
             cause += f"; it had up to {_megabytes(self.peak)} of the {_megabytes(total)} there are"
         return cause
 
+    def next(self) -> str:
+        """Return what to look at."""
+        if self.code == -signal.SIGKILL:
+            return "look at its memory use, and at the action"
+        return "look at the action, and at what it calls"
+
 
 def own_part(dump: str, marker: str) -> str:
     """Return, of the stacks of all threads, those of the threads that run tasks.

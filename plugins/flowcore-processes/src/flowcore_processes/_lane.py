@@ -328,7 +328,7 @@ class Lane:
             death.what(),
             where=where,
             why=death.why(),
-            next="look at its memory use, and at the action; on_error='skip' leaves the batch out",
+            next=f"{death.next()}; on_error='skip' leaves the batch out",
         )
         if self._process.hire.threads > 1:  # each of its threads had one, and any may be the cause
             job.future.set_exception(ChildProcessError(text))
@@ -339,7 +339,7 @@ class Lane:
 
     def _fail(self, jobs: Iterable[Job], what: str) -> None:
         error = PipelineError(
-            explain(what, next="what it says is above, on the standard error output")
+            explain(what, next="what it wrote, if anything, is on the standard error output")
         )
         for job in jobs:
             if job.begins():

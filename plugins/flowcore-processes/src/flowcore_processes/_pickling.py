@@ -30,10 +30,12 @@ from flowcore import Work
 from flowcore.memory import ALIGNMENT
 from flowcore_processes._memory import SMALL, new_file
 
-__all__ = ["Payload", "dumps", "read_work", "write_work"]
+__all__ = ["Payload", "dumps", "dumps_of_work", "read_work", "write_work"]
 
 # The classes that went by value, by the key of their work; here, and in the workers.
 _CLASSES: dict[str, list[type]] = {}
+
+_STANDARD = (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
 
 _Cached = type(functools.cache(len))  # which cloudpickle has go by name, wherever it is defined
 
@@ -51,6 +53,7 @@ class Payload:
         length: bytes of the pickle, which is at the beginning.
         buffers: where each buffer begins, and its length; this list is pickled behind them.
         end: where that is.
+        named: the classes and functions that went by name.
     """
 
     fd: int
@@ -58,14 +61,20 @@ class Payload:
     length: int
     buffers: list[tuple[int, int]] = field(default_factory=list)
     end: int = 0
+    named: list[Any] = field(default_factory=list)
 
     def close(self) -> None:
         """Let the file go, and the classes."""
         os.close(self.fd)
         _CLASSES.pop(self.key, None)
 
-    def is_of(self, pickled: bytes, buffers: list[memoryview]) -> bool:
-        """Return whether the file has this pickle, with buffers of the same contents."""
+    def is_of(self, pickled: bytes, buffers: list[memoryview], named: list[Any]) -> bool:
+        """Return whether the file has this pickle, with buffers of the same contents.
+
+        What goes by name is another thing, by the same name, once its module was loaded again.
+        """
+        if [*map(id, named)] != [*map(id, self.named)]:
+            return False
         if (self.length, [size for _, size in self.buffers]) != (
             len(pickled),
             [*map(len, buffers)],
@@ -93,14 +102,15 @@ def write_work(work: Work, before: Payload | None, folder: str | None) -> Payloa
     """
     buffers: list[memoryview] = []
     classes: list[type] = []
+    named: list[Any] = []
     out = io.BytesIO()
     with _LOCK, _Modules() as modules:
         # The list is pickled after the work, when it is complete.
-        _WorkPickler(out, modules, classes, buffers).dump((work, classes))
+        _WorkPickler(out, modules, classes, named, buffers).dump((work, classes))
     pickled = out.getvalue()
-    if before is not None and before.is_of(pickled, buffers):
+    if before is not None and before.is_of(pickled, buffers, named):
         return before
-    payload = Payload(new_file("work", folder), uuid.uuid4().hex, len(pickled))
+    payload = Payload(new_file("work", folder), uuid.uuid4().hex, len(pickled), named=named)
     try:
         with os.fdopen(os.dup(payload.fd), "wb") as file:
             file.write(pickled)
@@ -115,6 +125,14 @@ def write_work(work: Work, before: Payload | None, folder: str | None) -> Payloa
         raise
     _CLASSES[payload.key] = classes
     return payload
+
+
+def dumps_of_work(value: object) -> bytes:
+    """Return the pickle of a part of a work, as it goes to a worker."""
+    out = io.BytesIO()
+    with _LOCK, _Modules() as modules:
+        _WorkPickler(out, modules, [], [], []).dump(value)
+    return out.getvalue()
 
 
 def read_work(fd: int, key: str, length: int, end: int) -> Work:
@@ -184,10 +202,12 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
         out: io.BytesIO,
         modules: _Modules,
         classes: list[type],
+        named: list[Any],
         buffers: list[memoryview],
     ) -> None:
         super().__init__(out, protocol=5, buffer_callback=self._beside)
-        self._modules, self._classes, self._buffers = modules, classes, buffers
+        self._modules, self._classes = modules, classes
+        self._named, self._buffers = named, buffers
 
     def _beside(self, buffer: pickle.PickleBuffer) -> bool:
         data = buffer.raw()
@@ -198,6 +218,8 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, np.memmap):
             return _reopened(value) or NotImplemented
+        if isinstance(value, io.TextIOWrapper) and value not in _STANDARD:
+            raise TypeError(f"cannot pickle the open file {value.name!r}")  # cloudpickle copies it
         if isinstance(value, CodeType):
             make, parts = self.dispatch_table[CodeType](value)
             return _code, (make, parts, value.co_filename)  # which cloudpickle leaves out
@@ -211,6 +233,8 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, type) and reduced is not NotImplemented:
             self._classes.append(value)
             return _with_slots(value, reduced)
+        if isinstance(value, (type, FunctionType)) and reduced is NotImplemented:
+            self._named.append(value)
         return reduced
 
 

@@ -115,10 +115,10 @@ class Team:
         self._slots.close()
         os.close(self._fd)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of its workers are there, or have others in their place."""
-        return not any(lane.is_broken for lane in self._lanes)
+    def serves(self, processes: int) -> bool:
+        """Return whether so many processes, at least, are there, and none is gone for good."""
+        whole = not any(lane.is_broken for lane in self._lanes)
+        return whole and len(self._processes) >= processes
 
     def allow(self, slots: int) -> None:
         """Let the shared memory hold at least so many batches."""

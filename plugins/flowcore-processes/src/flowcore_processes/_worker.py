@@ -85,8 +85,11 @@ def _die_with_the_run(lifeline: int) -> None:
         flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
 
+    poll = select.poll()  # not `select`, which knows no descriptors above 1,023
+    poll.register(lifeline, select.POLLIN)
+
     def wait() -> None:
-        select.select([lifeline], [], [])
+        poll.poll()
         os._exit(1)
 
     threading.Thread(target=wait, name="flowcore-lifeline", daemon=True).start()

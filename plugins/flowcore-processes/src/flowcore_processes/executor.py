@@ -16,13 +16,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-import cloudpickle
-
 from flowcore import Executor, Outcome, Running, Task, Work
 from flowcore.cores import usable_cores
 from flowcore.errors import OptionError, PipelineError, explain
 from flowcore.executors.wire import unsendable
-from flowcore_processes._pickling import Payload, write_work
+from flowcore_processes._pickling import Payload, dumps_of_work, write_work
 from flowcore_processes._team import Team
 
 __all__ = ["ProcessesExecutor"]
@@ -43,7 +41,8 @@ class ProcessesExecutor(Executor):
                 for batch in pipeline.gen_batch(64, executor=executor, prefetch=8): ...
 
     Args:
-        num_workers: number of processes; by default one for each core.
+        num_workers: number of processes; by default one for each core. No more are started than
+            there can be batches in progress.
         threads_per_worker: how many batches each process makes at once, in threads.
         timeout: seconds that a batch may take; then its worker is replaced, and the batch has
             failed with a `TimedOut`. By default no limit.
@@ -124,17 +123,20 @@ class ProcessesExecutor(Executor):
             PipelineError: the work does not pickle, and it says which step and which attribute; or
                 no more processes, descriptors or memory can be had.
         """
+        if os.getpid() != self._pid:  # a fork of the program, whose workers they are not
+            self._team = self._payload = None
         slots = work.window + 16 if self._slots is None else self._slots
+        processes = min(self.processes, -(-work.window // self._threads))
         payload = self._written(work)
         if payload is self._payload:
-            if self._team is not None and self._team.is_whole:
+            if self._team is not None and self._team.serves(processes):
                 self._team.allow(slots)
                 return
             self._payload = None  # other workers go on with it
         self._end()
         self._payload, self._pid = payload, os.getpid()
         try:
-            self._hire(payload, slots)
+            self._hire(payload, processes, slots)
         except OSError as error:
             self._end()
             raise PipelineError(
@@ -147,11 +149,11 @@ class ProcessesExecutor(Executor):
             self._end()
             raise
 
-    def _hire(self, payload: Payload, slots: int) -> None:
+    def _hire(self, payload: Payload, processes: int, slots: int) -> None:
         def hire() -> None:
             self._team = Team(
                 payload,
-                processes=self.processes,
+                processes=processes,
                 threads=self._threads,
                 native=self._native,
                 folder=self._folder,
@@ -196,7 +198,7 @@ class ProcessesExecutor(Executor):
                 )
             ) from error
         except Exception as error:
-            raise unsendable(work, error, cloudpickle.dumps) from error
+            raise unsendable(work, error, dumps_of_work) from error
 
     def _end(self) -> None:
         team, self._team = self._team, None
