@@ -90,7 +90,7 @@ class Lane:
                 self._fail([*self.sent, *held], f"{type(error).__name__}: {error}")
                 self.sent, self._held = deque(), None
         for job in self.sent:
-            if not job.is_dropped and job.begins():
+            if not job.future.done() and job.begins():
                 job.future.set_exception(ChildProcessError("the workers were ended"))
         if self._connection is not None:
             with suppress(OSError):
@@ -342,7 +342,7 @@ class Lane:
             explain(what, next="what it wrote, if anything, is on the standard error output")
         )
         for job in jobs:
-            if job.begins():
+            if not job.future.done() and job.begins():
                 job.future.set_exception(error)
 
 
