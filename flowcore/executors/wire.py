@@ -111,10 +111,12 @@ def _with_causes(error: BaseException, dumps: Dumps, most: int) -> tuple[Any, ..
 
 def _packed(error: BaseException, dumps: Dumps) -> bytes | None:
     """Return an error's own pickle; ``None`` if it has none that gives it back."""
-    # By its own pickle where that keeps all; else by its parts, as a class need not take the
-    # arguments that are in `args`; else, if its text is another one each time, by its own again.
-    own, parts = error, (type(error), error.args, vars(error))
-    for made, strict in ((own, True), (parts, False), (own, False)):
+    # By its own pickle where that keeps all, or by a call of its class with its arguments; else
+    # without a call, as a class need not take the arguments that are in `args`; else, if its text is
+    # another one each time, by its own again.
+    parts = type(error), error.args, vars(error)
+    forms = (error, True), ((*parts, True), True), ((*parts, False), False), (error, False)
+    for made, strict in forms:
         try:
             packed = dumps(made)
             if _is_like(_made_again(packed), error, strict):
@@ -174,8 +176,8 @@ def _made_again(packed: bytes) -> BaseException:
     parts = pickle.loads(packed)
     if isinstance(parts, BaseException):
         return parts
-    kind, arguments, state = parts
-    error: BaseException = kind.__new__(kind, *arguments)
+    kind, arguments, state, called = parts
+    error: BaseException = kind(*arguments) if called else kind.__new__(kind, *arguments)
     error.args = arguments
     vars(error).update(state)
     return error

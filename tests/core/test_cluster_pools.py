@@ -95,7 +95,7 @@ def test_loky_is_broken_for_good_where_a_worker_was_killed_and_the_error_says_so
     loky_pool, tmp_path
 ):
     run = run_on(loky_pool, pipeline.die(2, tmp_path / "died"))
-    with pytest.raises(WorkerLost, match=r"takes no more tasks(.|\n)*make a new pool"):
+    with pytest.raises(WorkerLost, match=r"takes no more tasks(.|\n)*make a new one"):
         seen(run)
 
 

@@ -1,5 +1,6 @@
 """Outcomes as bytes: what comes back from a worker in another process, whatever is in them."""
 
+import copyreg
 import pickle
 import threading
 
@@ -130,6 +131,15 @@ def test_an_error_of_the_system_keeps_what_it_knows():
     assert (type(found), found.errno, found.filename) == (FileNotFoundError, 2, "a.txt")
     text = sent(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"))
     assert (text.start, text.reason) == (0, "invalid")
+
+
+def test_an_error_of_the_system_is_what_it_is_though_a_library_pickles_it_otherwise(monkeypatch):
+    def bare(error):
+        return UnicodeDecodeError.__new__, (UnicodeDecodeError,)
+
+    monkeypatch.setitem(copyreg.dispatch_table, UnicodeDecodeError, bare)
+    found = sent(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"))
+    assert (found.start, found.reason) == (0, "invalid")
 
 
 def test_an_error_keeps_what_it_was_raised_from():
