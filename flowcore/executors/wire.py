@@ -112,8 +112,8 @@ def _with_causes(error: BaseException, dumps: Dumps, most: int) -> tuple[Any, ..
 def _packed(error: BaseException, dumps: Dumps) -> bytes | None:
     """Return an error's own pickle; ``None`` if it has none that gives it back."""
     # By its own pickle where that keeps all, or by a call of its class with its arguments; else
-    # without a call, as a class need not take the arguments that are in `args`; else, if its text is
-    # another one each time, by its own again.
+    # without a call, as a class need not take the arguments that are in `args`; else, if its text
+    # is another one each time, by its own again.
     parts = type(error), error.args, vars(error)
     forms = (error, True), ((*parts, True), True), ((*parts, False), False), (error, False)
     for made, strict in forms:
