@@ -72,8 +72,8 @@ def _ended_by_ray(code, errors):
 
 
 def _printed(executor, errors):
-    if executor == "ProcessPoolExecutor" and errors.rstrip().endswith("KeyboardInterrupt"):
-        return ""  # its workers print tracebacks, those that happen to be idle
+    if executor == "ProcessPoolExecutor" and "Process-" in errors:
+        return ""  # its workers print tracebacks: of the interrupt if idle, of an EOFError if they start
     return f"; it says {errors}" if errors else ""
 
 
