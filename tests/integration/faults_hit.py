@@ -73,7 +73,7 @@ def _ended_by_ray(code, errors):
 
 def _printed(executor, errors):
     if executor == "ProcessPoolExecutor" and "Process-" in errors:
-        return ""  # its workers print tracebacks: of the interrupt if idle, of an EOFError if they start
+        return ""  # its workers print tracebacks: those that are idle, or start
     return f"; it says {errors}" if errors else ""
 
 
