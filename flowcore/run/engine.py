@@ -106,6 +106,7 @@ class Engine:
         self.ended = threading.Event()
         self.complete = False
         self._started = self._finished = self._left = False
+        self._told = False  # what it failed of was raised to the consumer
         self._work: CompiledWork | None = None
         self._stream: Generator[tuple[Batch | None, Handed], None, None] | None = (
             None  # of batches, by the delivery
@@ -280,14 +281,15 @@ class Engine:
         if not self._started:
             self.start()
         if self._left:
-            self.raise_error()
+            if self._told:  # else it was left before the batch that failed
+                self.raise_error()
             raise StopIteration
         try:
             return self._step() if self._inline else self._receive()
         except (StopIteration, GeneratorExit):
             raise
         except BaseException as error:
-            self._left = True  # also if a Ctrl-C came just when the end had been received
+            self._left = self._told = True  # also if a Ctrl-C came when the end had been received
             if self.error is None:
                 self._fail(error)
                 self.close()
@@ -371,6 +373,7 @@ class Engine:
     def raise_error(self) -> None:
         """Raise what the run failed of, if it did."""
         if self.error is not None:
+            self._told = True
             # With its first traceback: each raise would add to the one that it has.
             raise self.error.with_traceback(self._traceback)
 

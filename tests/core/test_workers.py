@@ -1,5 +1,6 @@
 """What a worker gives its batches: memory, set-up; and what an executor may say of its workers."""
 
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 
 import numpy as np
@@ -226,3 +227,33 @@ def test_an_executor_object_is_free_for_the_next_run_when_the_last_one_was_colle
         batches = fc.Dataset(50).p.gen_batch(1, executor=executor, prefetch=3)
         next(batches)
         del batches
+
+
+class Ending(fc.Sink):
+    def __init__(self):
+        self.ended = threading.Event()
+
+    def put(self, item, cancel):
+        pass
+
+    def prepare(self, batch):
+        return None
+
+    def close(self, error):
+        self.ended.set()
+
+
+def test_a_run_that_was_closed_has_no_error_of_a_batch_that_nobody_came_to():
+    class Failing(fc.Batch):
+        @fc.action
+        def fail(self):
+            if self.number == 2:
+                raise LookupError
+            return self
+
+    sink = Ending()
+    run = fc.Dataset(4, Failing).p.fail().gen_batch(1, prefetch=3, sink=sink)
+    next(run)
+    assert sink.ended.wait(20)  # of batch 2, while batch 1 waits
+    run.close()
+    assert list(run) == []
