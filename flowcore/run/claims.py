@@ -14,9 +14,9 @@ _PATIENCE = 1.0  # seconds that a run which is being left has to be over
 # Guards what is claimed; runs start and end in several threads. Reentrant, as a collection inside
 # of it may end a run.
 _changed = threading.Condition(threading.RLock())
-_claimed: dict[
-    int, tuple[object, Cancel]
-] = {}  # by id; the object is held so that its id stays its own
+
+# By id, with the token of the run; the object is held so that its id stays its own.
+_claimed: dict[int, tuple[object, Cancel]] = {}
 
 
 def claim(thing: object, cancel: Cancel) -> None:

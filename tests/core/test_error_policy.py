@@ -334,3 +334,11 @@ class TestShards:
         assert "in spite of on_error='skip'" in caught.value.__notes__[-1]
         with pytest.raises(DataError, match="no item of epoch 0 is left"):
             dataset.p.fail([]).filter(lambda b: b.values < 0).run(3, shard=(0, 2))
+
+
+def test_a_run_whose_every_batch_is_skipped_says_so(caplog):
+    pipe = fc.Dataset(6, Flaky).p.fail(range(3))
+    report = pipe.run(2, on_error="skip")
+    assert report.batches == 0
+    assert "all batches of the run were skipped; the first of 3" in caplog.text
+    assert "batch 0" in caplog.text

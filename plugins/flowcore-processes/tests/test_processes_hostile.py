@@ -259,21 +259,23 @@ def test_a_run_that_is_closed_and_kept_keeps_no_shared_memory():
     assert list(run) == []
 
 
-def test_a_worker_that_is_stopped_before_it_begins_is_replaced_in_time(tmp_path):
-    def stop_next(folder):
-        if not (Path(folder) / "once").exists():
-            (Path(folder) / "once").touch()
-            subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -STOP {os.getpid()}"])
-            time.sleep(0.1)
+def test_a_worker_that_is_stopped_while_it_is_idle_is_replaced_in_time(tmp_path):
+    class Telling(fc.Batch):
+        @fc.action
+        def tell(self):
+            self.data = os.getpid()
+            (tmp_path / str(self.number)).touch()
+            return self
 
-    pipe = fc.Dataset(20, Numbered).p.call(1, stop_next, tmp_path)
-    run = pipe.gen_batch(1, **{**OPTIONS, "prefetch": 1, "timeout": 1.0})
-    found = []
-    for batch in run:
-        found.append(batch.number)
-        if batch.number == 1:
-            time.sleep(0.5)  # the worker is idle, and stopped
-    assert found == list(range(20))
+    with ProcessesExecutor(1, timeout=1.0) as executor:
+        run = fc.Dataset(20, Telling).p.tell().gen_batch(1, executor=executor, prefetch=1)
+        pid = next(run).data
+        while not (tmp_path / "1").exists() or list(executor.running()):
+            time.sleep(0.01)  # until it has made all that was asked for
+        os.kill(pid, signal.SIGSTOP)
+        rest = list(run)
+    assert [batch.number for batch in rest] == list(range(1, 20))
+    assert rest[-1].data != pid
 
 
 def test_objects_of_a_script_with_slots_come_back():

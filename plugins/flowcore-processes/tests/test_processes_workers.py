@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import flowcore as fc
-from flowcore.errors import OptionError, PipelineError
+from flowcore.errors import ArgumentError, OptionError, PipelineError
 from flowcore_processes import ProcessesExecutor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -389,6 +389,13 @@ def test_an_option_that_cannot_be_right_is_refused(options, text):
         fc.Dataset(4).p.gen_batch(2, **OPTIONS, **options)
     with pytest.raises(OptionError, match=text):
         ProcessesExecutor(2, **options)
+
+
+def test_an_option_without_the_executor_says_whose_it_is():
+    with pytest.raises(ArgumentError, match="an option of executor='processes'"):
+        fc.Dataset(4).p.gen_batch(2, timeout=5)
+    with pytest.raises(ArgumentError, match=r"ProcessesExecutor\(..., timeout=...\)"):
+        fc.Dataset(4).p.gen_batch(2, executor=ProcessesExecutor(2), prefetch=2, timeout=5)
 
 
 def test_there_is_a_worker_for_each_core_if_the_run_does_not_say():

@@ -27,13 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcore import Work
+from flowcore.executors.by_number import ByNumber, Numbering, forget, remember
 from flowcore.memory import ALIGNMENT
 from flowcore_processes._memory import SMALL, new_file
 
 __all__ = ["Payload", "dumps", "dumps_of_work", "read_work", "write_work"]
-
-# The classes that went by value, by the key of their work; here, and in the workers.
-_CLASSES: dict[str, list[type]] = {}
 
 _STANDARD = (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
 
@@ -66,7 +64,7 @@ class Payload:
     def close(self) -> None:
         """Let the file go, and the classes."""
         os.close(self.fd)
-        _CLASSES.pop(self.key, None)
+        forget(self.key)
 
     def is_of(self, pickled: bytes, buffers: list[memoryview], named: list[Any]) -> bool:
         """Return whether the file has this pickle, with buffers of the same contents.
@@ -123,7 +121,7 @@ def write_work(work: Work, before: Payload | None, folder: str | None) -> Payloa
     except BaseException:
         payload.close()
         raise
-    _CLASSES[payload.key] = classes
+    remember(payload.key, classes)
     return payload
 
 
@@ -141,7 +139,8 @@ def read_work(fd: int, key: str, length: int, end: int) -> Work:
     buffers = pickle.loads(content[end:].data)
     parts = [content[start : start + size] for start, size in buffers]
     work: Work
-    work, _CLASSES[key] = pickle.loads(content[:length].data, buffers=parts)
+    work, classes = pickle.loads(content[:length].data, buffers=parts)
+    remember(key, classes)
     return work
 
 
@@ -174,15 +173,11 @@ def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callabl
     return again
 
 
-def _class(key: str, number: int) -> type:
-    return _CLASSES[key][number]
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(ByNumber, cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, out: io.BytesIO, key: str, contiguous: Any, beside: Any) -> None:
         super().__init__(out, protocol=5, buffer_callback=beside)
-        self._key, self._contiguous = key, contiguous
-        self._numbers = {id(kind): at for at, kind in enumerate(_CLASSES.get(key, ()))}
+        self.number(key)
+        self._contiguous = contiguous
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is np.ndarray:
@@ -191,12 +186,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             ):
                 return self._contiguous(value).__reduce_ex__(5)
             return NotImplemented
-        if isinstance(value, type) and id(value) in self._numbers:
-            return _class, (self._key, self._numbers[id(value)])
         return super().reducer_override(value)
 
 
-class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _WorkPickler(Numbering, cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(
         self,
         out: io.BytesIO,
@@ -206,7 +199,7 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
         buffers: list[memoryview],
     ) -> None:
         super().__init__(out, protocol=5, buffer_callback=self._beside)
-        self._modules, self._classes = modules, classes
+        self._modules, self.classes = modules, classes
         self._named, self._buffers = named, buffers
 
     def _beside(self, buffer: pickle.PickleBuffer) -> bool:
@@ -230,22 +223,9 @@ class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, _Cached) and self._modules.go_by_value(value.__module__):
             return _cached, (value.__wrapped__, value.cache_parameters())
         reduced = super().reducer_override(value)
-        if isinstance(value, type) and reduced is not NotImplemented:
-            self._classes.append(value)
-            return _with_slots(value, reduced)
         if isinstance(value, (type, FunctionType)) and reduced is NotImplemented:
             self._named.append(value)
         return reduced
-
-
-def _with_slots(kind: type, reduced: Any) -> Any:
-    """Return how a class is made with its slots, which cloudpickle adds when it is too late."""
-    make, parts, *rest = reduced
-    slots = vars(kind).get("__slots__")
-    if not slots or make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):
-        return reduced
-    constructor, name, bases, given, *others = parts
-    return make, (constructor, name, bases, {**given, "__slots__": slots}, *others), *rest
 
 
 class _Modules:

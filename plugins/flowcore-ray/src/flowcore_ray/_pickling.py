@@ -14,14 +14,12 @@ from typing import Any, TypeAlias
 from ray import cloudpickle
 
 from flowcore import Work
+from flowcore.executors.by_number import ByNumber, Numbering, remember
 
-__all__ = ["Pickled", "dumps", "forget", "read_work", "write_work"]
+__all__ = ["Pickled", "dumps", "read_work", "write_work"]
 
 #: A pickle, and the buffers of its arrays, which Ray keeps in shared memory as they are.
 Pickled: TypeAlias = "tuple[bytes, Sequence[Any]]"
-
-# The classes that went by value, by the key of their work; here, and in the workers.
-_CLASSES: dict[str, list[type]] = {}
 
 
 def write_work(work: Work, key: str) -> Pickled:
@@ -35,20 +33,16 @@ def write_work(work: Work, key: str) -> Pickled:
     out = io.BytesIO()
     # The list is pickled after the work, when it is complete.
     _WorkPickler(out, classes, buffers.append).dump((work, classes))
-    _CLASSES[key] = classes
+    remember(key, classes)
     return out.getvalue(), buffers
 
 
 def read_work(pickled: Pickled, key: str) -> Work:
     """Return the work, in a worker; its arrays look at the object store, and are read-only."""
     work: Work
-    work, _CLASSES[key] = pickle.loads(pickled[0], buffers=pickled[1])
+    work, classes = pickle.loads(pickled[0], buffers=pickled[1])
+    remember(key, classes)
     return work
-
-
-def forget(key: str) -> None:
-    """Let go of the classes of a work."""
-    _CLASSES.pop(key, None)
 
 
 def dumps(
@@ -66,40 +60,13 @@ def dumps(
     return out.getvalue()
 
 
-def _class(key: str, number: int) -> type:
-    return _CLASSES[key][number]
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(ByNumber, cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, out: io.BytesIO, key: str, beside: Any) -> None:
         super().__init__(out, protocol=5, buffer_callback=beside)
-        self._key = key
-        self._numbers = {id(kind): at for at, kind in enumerate(_CLASSES.get(key, ()))}
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, type) and id(value) in self._numbers:
-            return _class, (self._key, self._numbers[id(value)])
-        return super().reducer_override(value)
+        self.number(key)
 
 
-class _WorkPickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _WorkPickler(Numbering, cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, out: io.BytesIO, classes: list[type], beside: Any) -> None:
         super().__init__(out, protocol=5, buffer_callback=beside)
-        self._classes = classes
-
-    def reducer_override(self, value: Any) -> Any:
-        reduced = super().reducer_override(value)
-        if isinstance(value, type) and reduced is not NotImplemented:
-            self._classes.append(value)
-            return _with_slots(value, reduced)
-        return reduced
-
-
-def _with_slots(kind: type, reduced: Any) -> Any:
-    """Return how a class is made with its slots, which cloudpickle adds when it is too late."""
-    make, parts, *rest = reduced
-    slots = vars(kind).get("__slots__")
-    if not slots or make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):
-        return reduced
-    constructor, name, bases, given, *others = parts
-    return make, (constructor, name, bases, {**given, "__slots__": slots}, *others), *rest
+        self.classes = classes

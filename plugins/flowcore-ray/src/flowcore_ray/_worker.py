@@ -13,8 +13,9 @@ from typing import Any
 import ray
 
 from flowcore import Task
+from flowcore.executors.by_number import forget
 from flowcore.executors.wire import pack
-from flowcore_ray._pickling import Pickled, dumps, forget, read_work
+from flowcore_ray._pickling import Pickled, dumps, read_work
 
 __all__ = ["Worker"]
 

@@ -128,8 +128,8 @@ class RayExecutor(Executor):
 
         A Ray that was started for the run ends too, which takes it about a second more.
         """
+        from flowcore.executors.by_number import forget
         from flowcore_ray._actors import torn_down
-        from flowcore_ray._pickling import forget
 
         seats, self._seats = self._seats, []
         if seats:
