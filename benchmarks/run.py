@@ -1,0 +1,64 @@
+"""Measures everything, and writes tables, pictures and figures: ``python benchmarks/run.py``.
+
+``--short`` takes minutes and says whether all works; ``--only overhead,images`` takes some files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from harness import Work
+from report import machine, plot, table, targets
+
+__all__ = ["FILES", "main"]
+
+FILES = (
+    "overhead",
+    "feeding",
+    "images",
+    "transfer",
+    "waiting",
+    "starting",
+    "shuffling",
+    "resuming",
+    "growth",
+    "discovery",
+)
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="less work, one round")
+    parser.add_argument("--rounds", type=int, help="of each file; by default as each says")
+    parser.add_argument("--only", default=",".join(FILES), help=f"of {', '.join(FILES)}")
+    parser.add_argument("--out", type=Path, help="a folder for figures (JSON) and pictures")
+    given = parser.parse_args()
+    unknown = sorted({*given.only.split(",")} - {*FILES})
+    if unknown:
+        parser.error(f"no file is called {', '.join(unknown)}; there are {', '.join(FILES)}")
+    done: list[tuple[Work, dict[str, Any]]] = []
+    for name in given.only.split(","):
+        work: Work = importlib.import_module(name).WORK
+        result = work.measure(short=given.short, rounds=given.rounds)
+        done.append((work, result))
+        print(f"\n## {work.key}: {work.title}\n\n{table(work, result)}", flush=True)
+        if given.out is not None:
+            given.out.mkdir(parents=True, exist_ok=True)
+            (given.out / f"{name}.json").write_text(json.dumps(result, indent=1))
+            plot(work, result, given.out / f"{name}.png")
+    packages = sorted({package for work, _ in done for package in work.packages})
+    print(f"\n## What was to be reached\n\n{targets(done)}\n")
+    print(f"{date.today():%d %B %Y}. {machine(packages)}.")
+    if any(result["absent"] for _, result in done):
+        print("some systems were left out: see under the tables", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
