@@ -53,7 +53,9 @@ class Batch:
     _making: Making | None = None
     _options: Mapping[str, Any] = {}
     _keys: NDArray[np.int64] | None = None
+    _rng: np.random.Generator | None = None
     _item_rngs: ItemStreams | None = None
+    _whole: Any = None
 
     def __init__(
         self,
@@ -65,13 +67,11 @@ class Batch:
         epoch: int = 0,
         seed: int | None = None,
     ) -> None:
-        self.index = np.asarray(index)
+        self.index = index if type(index) is np.ndarray else np.asarray(index)
         self.positions = np.arange(len(self.index)) if positions is None else positions
         self.number = number
         self.epoch = epoch
         self._seed = seed
-        self._rng: np.random.Generator | None = None
-        self._whole: Any = None
         if data is not None:
             self.data = data
 
@@ -193,7 +193,12 @@ class Batch:
 
     @data.setter
     def data(self, value: Any) -> None:
-        if isinstance(value, Mapping) and not type(self).components:
+        # An array, as most often, is known by its type: to ask for a mapping takes longer.
+        if (
+            type(value) is not np.ndarray
+            and isinstance(value, Mapping)
+            and not type(self).components
+        ):
             self.components = checked_components(tuple(value))
         if self.components:
             vars(self).update(_by_name(value, self.components, type(self).__name__))

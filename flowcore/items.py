@@ -6,7 +6,7 @@ What an item is given, and draws, does not depend on the batch, the worker or th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Dropped", "Emptied", "Item", "Making", "map_items"]
 
 _OWN = frozenset({"data", "epoch", "id", "position", "rng"})
+_NONE: Mapping[str, Any] = {}
 
 
 class Item:
@@ -147,9 +148,10 @@ class Emptied(BaseException):
     """
 
 
-@dataclass(slots=True)
 class Making:
     """What a batch knows of the run that makes it; one for each attempt at a batch.
+
+    Not a dataclass: it is made for every batch, and a dataclass calls a function for each default.
 
     Attributes:
         crew: what runs its items, and its ``async def`` actions.
@@ -157,27 +159,45 @@ class Making:
         options: of the run.
         variables: of the run.
         step: the name of the action that runs.
+        task: the task that it is made for, if any.
+        since: when it was begun, by `time.monotonic`.
         dropped: the items that were left out.
         items: the sinks' items so far.
         note: called with each step that begins.
         allocate: makes the arrays of `Batch.empty`; ``None`` for memory of this process.
     """
 
-    crew: Crew
-    dropping: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-    variables: Mapping[str, Any] = field(default_factory=dict)
-    step: str = ""
-    dropped: list[Dropped] = field(default_factory=list)
-    items: list[Any] = field(default_factory=list)
-    note: Callable[[str], None] | None = None
-    allocate: Allocate | None = None
+    __slots__ = (
+        "allocate",
+        "crew",
+        "dropped",
+        "dropping",
+        "items",
+        "note",
+        "options",
+        "since",
+        "step",
+        "task",
+        "variables",
+    )
 
-    def leave(self, batch: Batch) -> None:
-        """Let a batch that is made go: its actions can then be called as those of any batch."""
-        batch._making = None
-        if self.options:
-            batch._options = self.options
+    def __init__(
+        self,
+        crew: Crew,
+        dropping: bool = False,
+        options: Mapping[str, Any] = _NONE,
+        variables: Mapping[str, Any] = _NONE,
+        step: str = "",
+        task: Any = None,
+        since: float = 0.0,
+    ) -> None:
+        self.crew, self.dropping = crew, dropping
+        self.options, self.variables = options, variables
+        self.step, self.task, self.since = step, task, since
+        self.dropped: list[Dropped] = []
+        self.items: list[Any] = []
+        self.note: Callable[[str], None] | None = None
+        self.allocate: Allocate | None = None
 
 
 def map_items(

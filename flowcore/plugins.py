@@ -6,18 +6,20 @@ Listing imports nothing. A plugin that fails to import breaks its own name and n
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import warnings
-from dataclasses import dataclass, field
-from typing import Any
-
-import importlib_metadata
-import pluggy
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from flowcore.errors import AmbiguousPlugin, BrokenPlugin, OptionError, UnknownPlugin, explain, near
 from flowcore.hookspecs import hook_manager
+from flowcore.installed import declared, normal
+
+if TYPE_CHECKING:
+    import pluggy
 
 __all__ = [
     "GROUPS",
@@ -68,7 +70,6 @@ class PluginInfo:
     distribution: str
     version: str
     target: str
-    _entry: importlib_metadata.EntryPoint = field(repr=False, compare=False)
 
     def load(self) -> object:
         """Import and return the plugin.
@@ -77,7 +78,9 @@ class PluginInfo:
             BrokenPlugin: the import failed; its own exception is the cause.
         """
         try:
-            return self._entry.load()
+            module, _, attribute = self.target.partition("[")[0].partition(":")
+            names = filter(None, attribute.strip().split("."))
+            return reduce(getattr, names, import_module(module.strip()))
         except (Exception, SystemExit) as error:  # whatever a stranger's import raises
             raise BrokenPlugin(
                 explain(
@@ -119,7 +122,7 @@ def plugins(group: str | None = None) -> list[PluginInfo]:
     enabled = _listed("FLOWCORE_ENABLE_PLUGINS")
 
     def allowed(info: PluginInfo) -> bool:
-        called = {_normal(info.name), _normal(info.distribution)}
+        called = {normal(info.name), normal(info.distribution)}
         wanted = not enabled or called & enabled or info.distribution == "flowcore"
         return bool(wanted) and not called & disabled
 
@@ -147,7 +150,7 @@ def find(group: str, name: str) -> PluginInfo:
     claims = [
         info
         for info in plugins(group)
-        if info.name == plain and _normal(distribution) in ("", _normal(info.distribution))
+        if info.name == plain and normal(distribution) in ("", normal(info.distribution))
     ]
     if not claims:
         raise _unknown(group, name)
@@ -212,28 +215,11 @@ def _installed() -> list[PluginInfo]:
     key = tuple((path, _modified(path)) for path in sys.path)
     found = _found.get(key)
     if found is None:
-        found = sorted(
-            (
-                info
-                for group in GROUPS
-                for entry in importlib_metadata.entry_points(group=group)
-                if (info := _info(group, entry)) is not None
-            ),
-            key=lambda info: (info.group, info.name, info.distribution),
-        )
+        infos = (PluginInfo(*one) for one in declared(GROUPS))
+        found = sorted(infos, key=lambda info: (info.group, info.name, info.distribution))
         _found.clear()
         _found[key] = found
     return found
-
-
-def _info(group: str, entry: importlib_metadata.EntryPoint) -> PluginInfo | None:
-    if entry.dist is None:
-        return None
-    try:
-        name, version = entry.dist.name, entry.dist.version
-    except Exception:  # its metadata is damaged; installers leave such folders behind
-        return None
-    return PluginInfo(entry.name, group, name, version, entry.value, entry)
 
 
 def _modified(path: str) -> int:
@@ -245,12 +231,7 @@ def _modified(path: str) -> int:
 
 def _listed(variable: str) -> set[str]:
     parts = os.environ.get(variable, "").split(",")
-    return {_normal(part.strip()) for part in parts if part.strip()}
-
-
-def _normal(name: str) -> str:
-    """Return a distribution's name as installers compare it: ``Acme_Flow`` is ``acme-flow``."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {normal(part.strip()) for part in parts if part.strip()}
 
 
 def install_hint(group: str, name: str) -> str:

@@ -86,6 +86,8 @@ class Preloaded:
 
     def read(self, rows: Rows) -> Any:
         """Return the data of the items at ``rows``: one object, a tuple, or a dict by name."""
+        if self._one:
+            return self.parts[0].read(rows)
         return self._formed([part.read(rows) for part in self.parts])
 
     def outline(self) -> Any:
@@ -157,7 +159,10 @@ def _list_array(items: Sequence[Any]) -> NDArray[Any]:
 def _reader(source: Any) -> Reader:
     """Choose the reader of a source by its type; nothing is read."""
     if isinstance(source, np.ndarray):
-        return _read_array
+        # Of any other layout `take` would make a copy of the whole source first.
+        flags, native = source.flags, source.dtype.isnative
+        whole_rows = type(source) is np.ndarray and flags.c_contiguous and flags.aligned and native
+        return _read_rows if whole_rows and not source.dtype.hasobject else _read_array
     if _comes_from(source, "h5py", "zarr"):
         return _read_stored
     if _comes_from(source, "pyarrow"):
@@ -181,6 +186,11 @@ def _comes_from(source: Any, *packages: str) -> bool:
 
 def _read_array(source: Any, rows: Rows, name: str) -> Any:
     return _own(source[rows])
+
+
+def _read_rows(source: Any, rows: Rows, name: str) -> Any:
+    """Read an array of which NumPy can take whole rows: a third of the time, if they are short."""
+    return source.take(rows, 0)
 
 
 def _read_stored(source: Any, rows: Rows, name: str) -> Any:
@@ -271,7 +281,7 @@ def _fails(source: Any, at: Any) -> bool:
     return False
 
 
-_OF_COLUMNS: tuple[Any, ...] = (_read_array, _read_stored, _read_arrow, _read_series)
+_OF_COLUMNS: tuple[Any, ...] = (_read_array, _read_rows, _read_stored, _read_arrow, _read_series)
 
 
 def _joined(items: list[Any], rows: Rows, name: str) -> Any:

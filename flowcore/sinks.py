@@ -37,12 +37,15 @@ class Cancel:
     Args:
         on_poll: called each time a wait is checked; the engine's stall warning lives on it where
             there is no other thread to give it.
+
+    Attributes:
+        given: whether it is set; to read it is no poll.
     """
 
     def __init__(self, on_poll: Callable[[], None] | None = None) -> None:
         # Reentrant, as a garbage collection inside of a method may call `set` in the same thread.
         self._changed = threading.Condition(threading.RLock())
-        self._set = False
+        self.given = False
         self._callbacks: list[Callable[[], object]] = []
         self._on_poll = on_poll
 
@@ -50,12 +53,12 @@ class Cancel:
         """Return whether to give up."""
         if self._on_poll is not None:
             self._on_poll()
-        return self._set
+        return self.given
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, or for ``timeout`` seconds; return whether it is set."""
         with self._changed:
-            self._changed.wait_for(lambda: self._set, timeout)
+            self._changed.wait_for(lambda: self.given, timeout)
         return self.is_set()
 
     def on_set(self, callback: Callable[[], object]) -> AbstractContextManager[None]:
@@ -69,9 +72,9 @@ class Cancel:
     def set(self) -> None:
         """Tell everyone who waits to give up."""
         with self._changed:
-            if self._set:
+            if self.given:
                 return
-            self._set = True
+            self.given = True
             callbacks, self._callbacks = self._callbacks, []
             self._changed.notify_all()
         for callback in callbacks:
@@ -87,7 +90,7 @@ class _Registered(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         with self._cancel._changed:
-            if not self._cancel._set:
+            if not self._cancel.given:
                 self._cancel._callbacks.append(self._callback)
                 return
         self._callback()

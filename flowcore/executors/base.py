@@ -8,7 +8,7 @@ business: one engine does them for all executors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ __all__ = [
     "REFUSED",
     "SENDING",
     "Executor",
+    "Group",
     "Outcome",
     "Running",
     "Task",
@@ -89,6 +90,19 @@ class Outcome:
     step: str = ""
     dropped: tuple[Dropped, ...] = ()
     size: int | None = None
+
+
+class Group(Future[None]):
+    """The future of several tasks that one worker runs, one after the other.
+
+    Attributes:
+        outcomes: of the tasks that are through, in order; the worker appends to it, and any thread
+            may look.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outcomes: list[Outcome | None] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,9 @@ class Executor(ABC):
     #: In how many processes the workers are: of more than one, none can run one at a time.
     processes: int = 1
 
+    #: How many tasks to hand over at once: more than one where that takes longer than they do.
+    group_size: int = 1
+
     num_workers: int
 
     def __init__(self, num_workers: int) -> None:
@@ -192,6 +209,18 @@ class Executor(ABC):
         which are then submitted one at a time. One that raises a `PipelineError` says that the work
         could not be sent, which ends the run.
         """
+
+    def submit_group(self, tasks: Sequence[Task]) -> Group:
+        """Have ``work`` called with each in turn, in one worker.
+
+        Only asked where `group_size` is above 1. The rest is as with ``submit``; a group that
+        raises has lost those of its tasks that have no outcome.
+        """
+        raise NotImplementedError
+
+    def call(self, task: Task) -> Outcome:
+        """Run a task here, where ``num_workers`` is 0; raise what the future would."""
+        return self.submit(task).result()
 
     def running(self) -> Iterable[Running]:
         """Return the tasks that run outside of this process. Called in any thread; none here."""

@@ -26,13 +26,17 @@ class SerialExecutor(Executor):
         self._inside: AbstractContextManager[None] | None = None
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """Run the task; the future is done. The thread that submits the first is the worker."""
+        """Run the task; the future is done."""
+        future: Future[Outcome] = Future()
+        future.set_result(self.call(task))
+        return future
+
+    def call(self, task: Task) -> Outcome:
+        """Run the task; the thread that calls first is the worker."""
         if self._inside is None:
             self._inside = self._work.worker("flowcore-serial")
             self._inside.__enter__()
-        future: Future[Outcome] = Future()
-        future.set_result(self._work(task))
-        return future
+        return self._work(task)
 
     def close(self) -> None:
         """Tear the worker down."""

@@ -5,10 +5,8 @@ It counts what was handed over and nothing more, whatever is in progress.
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from flowcore.recipe import Recipe
 from flowcore.run.plan import Plan, Position
@@ -19,53 +17,50 @@ from flowcore.run.state import Resume, read_state
 __all__ = ["Bookmark", "Handed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """What one hand-over settles.
-
-    Attributes:
-        places: of this run's batches: the one handed over, and those left out since the last.
-        items: number of items handed over.
-        after: where the run then is, if that does not follow from the count.
-    """
-
-    places: tuple[int, ...]
-    items: int = 0
-    after: Position | None = None
+#: What one hand-over settles: the place of its batch among this run's (-1 if it is made of
+#: several), the number of its items, where the run then is if that does not follow from the count,
+#: and the places of the batches that were left out since the last one. Made for every batch, so it
+#: is a plain tuple.
+Handed: TypeAlias = "tuple[int, int, Position | None, tuple[int, ...]]"
 
 
 class Bookmark:
-    """Where a run began, and how far it is. Any thread may use any method.
+    """Where a run began, and how far it is. Any thread may read it, one at a time may `note`.
 
     Attributes:
         items_before: handed over before the place where the run begins.
         batches_before: likewise; ``None`` where ``resume=`` says a place alone.
-        items: handed over by now, those before included.
-        batches: likewise.
     """
 
     def __init__(self, settings: Settings, recipe: Recipe, plan: Plan) -> None:
         self._settings, self._recipe, self._plan = settings, recipe, plan
-        self._lock = threading.Lock()  # several consumers may be handed batches at once
-        self._low = 0  # all places below, counted from the start of this run, are through
-        self._beyond = set(plan.beyond)  # and these above it
-        self._after: Position | None = None
         resume = Resume(batches=0) if settings.resume is None else read_state(settings.resume)
-        self.items = self.items_before = self._count_before(resume)
-        self.batches = self.batches_before = resume.batches
+        self.items_before = self._count_before(resume)
+        self.batches_before = resume.batches
+        beyond = frozenset(plan.beyond)
+        # All of the run's places below the first number, counted from its start, are through, and
+        # these above it; where it is, if that does not follow; items; batches. It is replaced as a
+        # whole, so that no thread ever reads half of a change.
+        self._at: tuple[int, frozenset[int], Position | None, int, int | None]
+        self._at = 0, beyond, None, self.items_before, self.batches_before
         self._own = resume.shard is not None
 
     def note(self, handed: Handed) -> None:
         """Note that a batch was handed over."""
-        with self._lock:
-            self._beyond.update(handed.places)
-            while self._low in self._beyond:
-                self._beyond.remove(self._low)
-                self._low += 1
-            if handed.after is not None and (self._after is None or handed.after > self._after):
-                self._after = handed.after  # several consumers may come in another order
-            self.items += handed.items
-            self.batches = None if self.batches is None else self.batches + 1
+        place, size, after, left_out = handed
+        low, beyond, last, items, batches = self._at
+        if place == low and not beyond and not left_out:
+            low += 1
+        else:
+            through = {*beyond, *left_out, *([place] if place >= 0 else ())}
+            while low in through:
+                through.remove(low)
+                low += 1
+            beyond = frozenset(through)
+        if after is None or (last is not None and last > after):
+            after = last  # several consumers may come in another order
+        batches = None if batches is None else batches + 1
+        self._at = low, beyond, after, items + size, batches
 
     @cached_property
     def shape(self) -> Shape:
@@ -96,20 +91,20 @@ class Bookmark:
         return identity_of(self._settings, self._recipe).state()
 
     def _place(self) -> dict[str, Any]:
-        with self._lock:
-            at = self._after or self._plan.position(self._low)
-            state: dict[str, Any] = {"epoch": at.epoch, "batch": at.batch}
-            if at.skip or at.number:
-                state.update(skip=at.skip, number=at.number)
-            if self._beyond:
-                state["beyond"] = sorted(place - self._low for place in self._beyond)
-            # Other shards may be elsewhere: but for the place where all of them began.
-            apart = self._plan.uneven == "short" and bool(self._low)
-            if (apart or self._own or len(state) > 2) and self._plan.shard.world > 1:
-                state["shard"] = [self._plan.shard.rank, self._plan.shard.world]
-            if self.batches is not None:
-                state["batches"] = self.batches
-            return {**state, "items": self.items, "seed": self._plan.seed}
+        low, beyond, after, items, batches = self._at
+        at = after or self._plan.position(low)
+        state: dict[str, Any] = {"epoch": at.epoch, "batch": at.batch}
+        if at.skip or at.number:
+            state.update(skip=at.skip, number=at.number)
+        if beyond:
+            state["beyond"] = sorted(place - low for place in beyond)
+        # Other shards may be elsewhere: but for the place where all of them began.
+        apart = self._plan.uneven == "short" and bool(low)
+        if (apart or self._own or len(state) > 2) and self._plan.shard.world > 1:
+            state["shard"] = [self._plan.shard.rank, self._plan.shard.world]
+        if batches is not None:
+            state["batches"] = batches
+        return {**state, "items": items, "seed": self._plan.seed}
 
     def _count_before(self, resume: Resume) -> int:
         plan = self._plan

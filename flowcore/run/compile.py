@@ -94,9 +94,9 @@ class CompiledWork:
         self._desks: dict[int, tuple[Callable[[str], None] | None, Allocate | None]] = {}
         # Of workers, by thread, whose set-up failed: what it failed of. Each writes its own key.
         self._unfit: dict[int, BaseException] = {}
-        # The running tasks, each with its step and start, for the stall warning. Written by the
-        # workers, each its own entry; read, without a lock, by the thread that watches.
-        self._at: dict[int, tuple[Task, Making, float]] = {}
+        # What is being made, for the stall warning. Written by the workers, each its own entry;
+        # read, without a lock, by the thread that watches.
+        self._at: dict[int, Making] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # The window is of the run, not of the recipe: with another one, the workers may stay.
@@ -104,23 +104,32 @@ class CompiledWork:
 
     def __call__(self, task: Task) -> Outcome:
         """Make the task's batch, and its item for each sink. Never raises."""
-        making = Making(self._crew, task.dropping, self._options, self._variables, _BEGIN)
+        making = Making(
+            self._crew,
+            task.dropping,
+            self._options,
+            self._variables,
+            _BEGIN,
+            task,
+            time.monotonic(),
+        )
         if self._desks:
             making.note, making.allocate = self._desks.get(get_ident(), (None, None))
-        # By the entry and not by the task: one that was lost may still run beside its re-run.
-        at = task, making, time.monotonic()
-        self._at[id(at)] = at
+        # By the making and not by the task: one that was lost may still run beside its re-run.
+        key = id(making)
+        self._at[key] = making
         try:
             if self._unfit and get_ident() in self._unfit:
                 making.step = "the set-up of a worker"
                 raise self._unfit[get_ident()]
-            batch = run_calls(self._stages[task.stage], self._begun(task, making), making)
-            making.leave(batch)
+            batch = self._program.begin(task, making) if not task.stage else _joined(task, making)
+            batch = run_calls(self._stages[task.stage], batch, making)
+            batch._making = None  # its actions can then be called as those of any batch
+            if self._options:
+                batch._options = self._options
+            made = batch if task.keep else None
             return Outcome(
-                batch if task.keep else None,
-                tuple(making.items),
-                dropped=tuple(making.dropped),
-                size=len(batch),
+                made, tuple(making.items), None, "", tuple(making.dropped), len(batch.index)
             )
         except Emptied:
             return Outcome(dropped=tuple(making.dropped))
@@ -130,31 +139,11 @@ class CompiledWork:
                 error = _spoken(error, making.step)
             return Outcome(error=error, step=making.step)
         finally:
-            del self._at[id(at)]
-
-    def _begun(self, task: Task, making: Making) -> Batch:
-        """Return the batch that the first call of the task's stage is given."""
-        if not task.stage:
-            batch = self._program.make(
-                task.positions,
-                making,
-                number=task.number,
-                epoch=task.epoch,
-                seed=task.seed,
-                keys=task.keys,
-            )
-            if task.filler:
-                batch.filler = True
-            return batch
-        batch = concatenated([piece(*part) for part in task.parts], type(task.parts[0][0]))
-        batch.number, batch.epoch = task.number, task.epoch
-        batch._seed = branch_seed(task.seed, 2, task.stage)
-        batch._making = making
-        return batch
+            del self._at[key]
 
     def running(self) -> list[Running]:
         """Return the tasks that run in this process."""
-        return [Running(task, making.step, since) for task, making, since in [*self._at.values()]]
+        return [Running(one.task, one.step, one.since) for one in [*self._at.values()]]
 
     def give_up(self) -> None:
         """Have those who wait in an async action, or for items, wait no longer."""
@@ -320,6 +309,15 @@ class _Compiler:
         if holds_value((step.args, dict(step.kwargs))):
             function = Resolving(function, next(self._places))
         return function
+
+
+def _joined(task: Task, making: Making) -> Batch:
+    """Return the batch that the first call of a later stage is given."""
+    batch = concatenated([piece(*part) for part in task.parts], type(task.parts[0][0]))
+    batch.number, batch.epoch = task.number, task.epoch
+    batch._seed = branch_seed(task.seed, 2, task.stage)
+    batch._making = making
+    return batch
 
 
 def _spoken(error: BaseException, name: str) -> ActionError:

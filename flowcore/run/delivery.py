@@ -33,20 +33,25 @@ from flowcore.run.stalls import StallWatch, Wait
 from flowcore.run.window import Attempt, Window
 from flowcore.sinks import Cancel
 
-__all__ = ["REQUEST", "STOP", "Delivery"]
+__all__ = ["REQUEST", "Delivery"]
 
 REQUEST: Final = object()  # sent by the consumer for each batch that it asks for
-STOP: Final = object()  # sent by the cancel token, only to wake the delivering thread
+_STOP: Final = object()  # sent by the cancel token, only to wake the delivering side
 
-_SLICE = 0.25  # seconds; a wait for a re-run that is due later sees a set token after it
+_NOTHING: Final[tuple[int, ...]] = ()
+# Seconds. Whoever runs this may be the main thread: a signal that comes just before it begins to
+# wait is seen after a slice.
+_SLICE = 0.25
+_GLANCE = 0.002  # a batch may be ready while one of its group takes longer than those before it
 
 
 class Delivery:
     """Has batches made, sees to those that fail, puts the items, and yields the batches.
 
     Attributes:
-        messages: what others tell the delivering thread: `REQUEST`, `STOP`, or an attempt that is
-            done. Any thread may put.
+        messages: what others tell the delivering thread: `REQUEST`, to stop, or attempts that
+            are done. Any thread may put.
+        requests: how often the consumer has asked, as far as the delivering side knows.
     """
 
     def __init__(
@@ -78,9 +83,9 @@ class Delivery:
         self._prefetch = prefetch
         self._hands_over = hands_over
         self._progress = Progress(report, plan.batches) if settings.progress else None
-        self._requests = 0
+        self.requests = 0
         self._barren = 0  # batches in a row that nothing came of
-        self._passed: list[int] = []  # places settled since the last batch was handed over
+        self._left_out: list[int] = []  # places, since the last batch was handed over
         self._through = len(plan.beyond)  # places that are settled
         self._epoch_end = plan.rounds(plan.start.batch)  # how many that are at the next epoch's end
         self._later: list[tuple[float, int, Attempt]] = []  # re-runs, by when they are due
@@ -96,10 +101,19 @@ class Delivery:
         """
         self._window, self._work = window, work
         self._watch.tasks = self._running
-        while (attempt := self._next_done()) is not None:
-            outcome = self._settled(attempt)
-            if outcome is None:
-                continue
+        cancel, opened = self._cancel, window.opened
+        # Where nobody else makes batches, one that succeeds has no need to wait for its turn.
+        straight = window.calls and self._regroup is None
+        while True:
+            here = straight and not opened and not cancel.given
+            attempt = window.call_next() if here else self._next_done()
+            if attempt is None:
+                return
+            outcome = attempt.outcome
+            if outcome is None or outcome.size is None or outcome.dropped or cancel.given:
+                outcome = self._settled(attempt)
+                if outcome is None:
+                    continue
             assert outcome.size is not None
             if outcome.items:
                 self._outlets.put(outcome.items, self._cancel, self._watch, called(attempt.task))
@@ -113,14 +127,14 @@ class Delivery:
             yield batch, handed
             del batch
 
+    def wake(self) -> None:
+        """Have the delivering side look at the cancel token, if it waits."""
+        self.messages.put(_STOP)
+
     def end(self) -> None:
         """Note that the run is over."""
         if self._progress is not None:
             self._progress.end()
-
-    def request(self) -> None:
-        """Count a request of the consumer, in the thread that runs `batches`."""
-        self._requests += 1
 
     @property
     def over(self) -> bool:
@@ -136,7 +150,8 @@ class Delivery:
                 raise Cancelled("the run was left before its end")
             while not self.messages.empty():
                 self._hear(self.messages.get())
-            self._run_due()
+            if self._later:
+                self._run_due()
             self._window.fill(self._limit())
             if self._regroup is not None and self._move(self._regroup):
                 continue
@@ -169,7 +184,7 @@ class Delivery:
 
     def _due(self) -> int:
         """How many batches are asked for, or wanted ahead."""
-        asked = self._requests if self._hands_over else self._report.batches + 1
+        asked = self.requests if self._hands_over else self._report.batches + 1
         return asked - self._report.batches + self._prefetch
 
     def _limit(self) -> int:
@@ -178,9 +193,10 @@ class Delivery:
 
     def _hear(self, message: object) -> None:
         if message is REQUEST:
-            self._requests += 1
-        elif isinstance(message, Attempt):
-            self._window.note_done(message)
+            self.requests += 1
+        elif isinstance(message, list):
+            for attempt in message:
+                self._window.note_done(attempt)
 
     def _run_due(self) -> None:
         """Make the attempts again whose time has come."""
@@ -188,11 +204,10 @@ class Delivery:
             self._window.again(heapq.heappop(self._later)[2])
 
     def _wait(self) -> None:
-        """Wait for a message, or until a re-run is due."""
-        if not self._later:
-            self._hear(self.messages.get())
-            return
-        timeout = max(0.0, min(_SLICE, self._later[0][0] - time.monotonic()))
+        """Wait for a message, for a slice at most, or until a re-run is due."""
+        timeout = _GLANCE if self._window.waits_for_group else _SLICE
+        if self._later:
+            timeout = max(0.0, min(timeout, self._later[0][0] - time.monotonic()))
         with suppress(Empty):
             self._hear(self.messages.get(timeout=timeout))
 
@@ -200,9 +215,8 @@ class Delivery:
 
     def _settled(self, attempt: Attempt) -> Outcome | None:
         """Return the outcome of a success; have a failure made again, skip it, or raise it."""
-        assert attempt.future is not None
         try:
-            outcome = attempt.future.result()
+            outcome = attempt.result()
         except KeyboardInterrupt:  # a Ctrl-C that came just now, in a run without threads
             raise
         except BaseException as error:
@@ -213,7 +227,8 @@ class Delivery:
         if outcome.error is not None and self._cancel.is_set():
             raise Cancelled("the run was left before its end")  # which it may have failed of
         if outcome.error is None:
-            self._policy.dropped(attempt.task, outcome.dropped)
+            if outcome.dropped:
+                self._policy.dropped(attempt.task, outcome.dropped)
             if outcome.size is not None:
                 return outcome
             self._leave_out(attempt, None)
@@ -244,7 +259,7 @@ class Delivery:
         if not delay:
             self._window.again(attempt)
             return
-        attempt.future = None
+        attempt.forget()
         due = time.monotonic() + delay
         heapq.heappush(self._later, (due, id(attempt), attempt))
 
@@ -295,6 +310,8 @@ class Delivery:
                 return
             self._nothing_left(error, task)
         self._window.drop(attempt)
+        if self._regroup is None:
+            self._left_out.append(attempt.place)
         self._pass(attempt)
         self._count_barren(error, task)
 
@@ -327,7 +344,6 @@ class Delivery:
     def _pass(self, attempt: Attempt) -> None:
         """Note that an attempt is through, whatever became of it."""
         if self._regroup is None:
-            self._passed.append(attempt.place)
             self._through += 1
             if self._through == self._epoch_end:
                 self._report.epochs += 1
@@ -342,12 +358,16 @@ class Delivery:
         report = self._report
         report.batches += 1
         report.items += size
-        report.fillers += attempt.task.filler
+        if attempt.task.filler:
+            report.fillers += 1
         self._pass(attempt)
-        places, self._passed = tuple(self._passed), []
         if self._progress is not None:
             self._progress.show()
-        return Handed(places, size, attempt.after)
+        place = attempt.place if self._regroup is None else -1
+        left_out = _NOTHING
+        if self._left_out:
+            left_out, self._left_out = tuple(self._left_out), []
+        return place, size, attempt.after, left_out
 
     def _tell_delivered(self, task: Task, batch: Batch) -> None:
         self._hook.flowcore_batch_delivered(
@@ -360,7 +380,7 @@ class Delivery:
         """Generate the running tasks; called in the thread that watches."""
         running: list[Running] = [*self._work.running(), *self._window.executor.running()]
         head = self._window.head
-        if not running and head is not None:  # in another process, of a pool that cannot say more
+        if not running and head is not None and not head.done():  # in another process, of a pool that cannot say more
             running = [Running(head.task, "", head.since)]
         for one in running:
             key = one.task.epoch, one.task.number, one.since
@@ -378,7 +398,7 @@ class Delivery:
 
 def _has_failed(attempt: Attempt) -> bool:
     """Return whether what is done has no batch, or an error."""
-    future = attempt.future
-    assert future is not None
-    lost = future.cancelled() or future.exception() is not None
-    return lost or future.result().error is not None
+    try:
+        return attempt.result().error is not None
+    except BaseException:  # the worker was lost, or the future cancelled
+        return True

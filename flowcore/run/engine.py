@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import threading
 import time
-import weakref
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -29,7 +29,7 @@ from flowcore.recipe import Recipe
 from flowcore.run.bookmark import Bookmark, Handed
 from flowcore.run.claims import claim, release
 from flowcore.run.compile import CompiledWork, compile_recipe
-from flowcore.run.delivery import REQUEST, STOP, Delivery
+from flowcore.run.delivery import REQUEST, Delivery
 from flowcore.run.outlets import Outlets
 from flowcore.run.policy import Policy
 from flowcore.run.regroup import Regroup
@@ -53,7 +53,9 @@ _PATIENCE = 0.9  # seconds that `close` waits for the delivering thread, or for 
 # too early for that: so no wait is longer than this many seconds, and a Ctrl-C is seen after it.
 _SLICE = 0.25
 
-_live: weakref.WeakSet[Engine] = weakref.WeakSet()  # those that have started, for the exit
+# Those that have started and are not over, for the exit; and so that none is garbage before what a
+# user holds of it has left it.
+_live: set[Engine] = set()
 
 
 class Engine:
@@ -87,11 +89,16 @@ class Engine:
         self._settings = settings
         self._hands_over, self._feed = hands_over, feed
         num_workers, self._prefetch = settings.workers()
-        self._inline = self._prefetch == 0 and not feed
+        self._inline = self._prefetch == 0 and not feed  # it has no thread at all
         self._executor: Executor = (
             settings.make_executor(num_workers) if self._prefetch else SerialExecutor()
         )
-        self._outlets = Outlets(step for step in self._recipe.steps if isinstance(step, SinkStep))
+        sinks = [step for step in self._recipe.steps if isinstance(step, SinkStep)]
+        self._outlets = Outlets(sinks)
+        # With workers, and no sink to fill and no batches to cut ahead of the consumer, there is
+        # nothing for a thread to do that the consumer cannot do when it asks: one fewer to wake.
+        ahead = feed or sinks or self._rebatch or not self._executor.num_workers
+        self._stepped = self._inline or not ahead
         self._watch = StallWatch(settings.stall_warning)
         # Where the run has no thread that watches, the waits that poll the token do.
         self._cancel = Cancel(self._watch.check if self._inline else None)
@@ -154,8 +161,11 @@ class Engine:
                     self._finish(Cancelled("the run was left while it started"))
                 elif not self._inline:
                     self._watch.start()
-                    self._thread = thread  # before it runs: it may be through at once
-                    thread.start()
+                    if self._stepped:
+                        self._window.fill(self._prefetch)
+                    else:
+                        self._thread = thread  # before it runs: it may be through at once
+                        thread.start()
             except BaseException as error:  # a Ctrl-C can come anywhere in here
                 self._fail(error)
                 self._cancel.set()
@@ -214,6 +224,8 @@ class Engine:
                 keep=self._hands_over or self._is_observed,
             )
             self._stream = self._finishing(work)
+            self._waking = self._cancel.on_set(self._delivery.wake)
+            undo.enter_context(self._waking)
             undo.pop_all()
 
     def _make_delivery(self, options: Mapping[str, Any]) -> Delivery:
@@ -285,7 +297,7 @@ class Engine:
                 self.raise_error()
             raise StopIteration
         try:
-            return self._step() if self._inline else self._receive()
+            return self._step() if self._stepped else self._receive()
         except (StopIteration, GeneratorExit):
             raise
         except BaseException as error:
@@ -298,12 +310,14 @@ class Engine:
     def _step(self) -> Batch:
         """Have the delivering side make one step, in this thread."""
         with self._turn:
-            self.raise_error()
-            assert self._stream is not None
-            self._delivery.request()
+            if self.error is not None:
+                self.raise_error()
+            stream = self._stream
+            assert stream is not None
+            self._delivery.requests += 1
             self._stepping = True
             try:
-                batch, handed = next(self._stream)
+                batch, handed = next(stream)
                 assert batch is not None  # as this run hands them over
             except Cancelled:
                 raise StopIteration from None  # left by another thread, or by an action
@@ -312,7 +326,7 @@ class Engine:
             finally:
                 self._stepping = False
             if self._left:
-                self._stream.close()
+                stream.close()
             self.bookmark.note(handed)
             return batch
 
@@ -327,7 +341,8 @@ class Engine:
             raise StopIteration(_ENDED)
         batch: Batch
         batch, handed = found
-        self.bookmark.note(handed)
+        with self._turn:  # several consumers may be handed batches at once
+            self.bookmark.note(handed)
         return batch
 
     def _wait_handed(self) -> Any:
@@ -351,7 +366,7 @@ class Engine:
         """Run until the data ends; raise what the run failed of."""
         self.start()
         try:
-            if self._inline:
+            if self._stepped:
                 with self._turn:
                     assert self._stream is not None
                     self._stepping = True
@@ -385,7 +400,7 @@ class Engine:
         if self._turn.acquire(timeout=_PATIENCE):
             try:
                 inside = self._stepping or self._finished or self._stream is None
-                if self._inline and self._started and not inside:
+                if self._stepped and self._started and not inside:
                     assert self._stream is not None
                     self._stream.close()
                     self._finish(Cancelled("the run was left before its first batch"))
@@ -410,8 +425,11 @@ class Engine:
         """
         if self._inline:
             self.close()
-        else:
-            self._leave()  # no join: the collector may be at work in any thread
+            return
+        self._leave()  # no join: the collector may be at work in any thread
+        if self._stepped and self._started and not self._finished and not sys.is_finalizing():
+            with suppress(RuntimeError):  # no more threads to be had
+                threading.Thread(target=self.close, name="flowcore-close", daemon=True).start()
 
     def _leave(self) -> None:
         """Tell all who wait for something of the run to give up."""
@@ -426,13 +444,12 @@ class Engine:
         """Be the delivering thread."""
         try:
             assert self._stream is not None
-            with self._cancel.on_set(lambda: self._delivery.messages.put(STOP)):
-                for handed in self._stream:
-                    if self._hands_over:
-                        self._handed.put(handed)
-                    else:
-                        self.bookmark.note(handed[1])
-                    del handed
+            for handed in self._stream:
+                if self._hands_over:
+                    self._handed.put(handed)
+                else:
+                    self.bookmark.note(handed[1])
+                del handed
         except BaseException as error:
             # `_finishing` has kept it for the consumer, unless the run was being left.
             if not isinstance(error, Cancelled) and self.error is None:
@@ -443,8 +460,9 @@ class Engine:
     def _finishing(self, work: CompiledWork) -> Generator[tuple[Batch | None, Handed], None, None]:
         """Generate the batches, and finish the run exactly once, however it ends."""
         try:
-            for handed in self._delivery.batches(self._window, work):
-                if self._delivery.over:
+            window = self._window
+            for handed in self._delivery.batches(window, work):
+                if window.submitted == window.total and self._delivery.over:
                     self._finish(None)  # at once: whoever takes from the sinks waits for the end
                 yield handed
                 del handed
@@ -480,6 +498,7 @@ class Engine:
             finally:
                 release(self._executor)
                 self._window.clear()
+                self._waking.__exit__(None, None, None)
             problem = self._outlets.close(error)
             self._delivery.end()
             if error is None and problem is not None:
@@ -496,6 +515,7 @@ class Engine:
     def _conclude(self, error: BaseException | None) -> None:
         """Tell everyone that the run is over."""
         self._finished = True  # also where it did not start
+        _live.discard(self)
         self._watch.stop()
         self.report.end(error)
         if error is None and self.report.skipped and not self.report.batches:

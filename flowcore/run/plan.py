@@ -90,6 +90,7 @@ class Plan:
         self._block: tuple[int, int, NDArray[np.int64]] = (-1, 0, np.arange(0))
         self._ahead = 1  # batches that the next block has
         self._size = self.sampler.size(self.length)
+        self._formed = isinstance(self.sampler, BatchSampler)
         self.epoch_batches = self._count()
         if self.start.batch >= self.epoch_batches and self.start.batch:
             self._check_start()
@@ -220,18 +221,17 @@ class Plan:
     def task(self, epoch: int, number: int) -> Task:
         """Return the task of one batch; behind the last come fillers, which repeat one."""
         filler, number = number >= self.epoch_batches, number % self.epoch_batches
-        task = Task(epoch, number, self.positions(epoch, number), self.seed)
-        task.filler, task.dropping = filler, self.dropping
+        positions = self.positions(epoch, number)
+        task = Task(epoch, number, positions, self.seed, filler, self.dropping)
         if self.sampler.repeats:
             # Of an item that comes twice, each has a random stream of its own: by its place.
-            formed = isinstance(self.sampler, BatchSampler)
-            first = number << 32 if formed else number * self.batch_size
+            first = number << 32 if self._formed else number * self.batch_size
             task.keys = np.arange(first, first + len(task.positions))
         return task
 
     def positions(self, epoch: int, number: int) -> NDArray[np.int64]:
         """Return the positions of one batch: int64, read-only."""
-        if isinstance(self.sampler, BatchSampler):
+        if self._formed:
             batches = self._batches(epoch)
             with self._noted(epoch):
                 positions = self._checked(batches[number], epoch)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from flowcore.actions import action_mark
 from flowcore.batch import Batch
 from flowcore.errors import ActionError, DataError, explain, near
+from flowcore.executors.base import Task
 from flowcore.index import Index
 from flowcore.items import Emptied, Item, Making, map_items
 from flowcore.recipe import Mixture
@@ -61,7 +62,7 @@ def run_calls(calls: Sequence[Call], batch: Batch, making: Making) -> Batch:
         making.step = name
         if note is not None:
             note(name)
-        made = function(batch, *args, **kwargs)
+        made = function(batch, *args, **kwargs) if args or kwargs else function(batch)
         if made is not batch:
             batch = _adopted(made, batch, name, making)
     return batch
@@ -93,24 +94,29 @@ class Program:
         self.source = source
         self.calls = calls
 
-    def make(
+    def begin(self, task: Task, making: Making) -> Batch:
+        """Make the batch of a task, as it is before the calls."""
+        batch = self._make(task.positions, making, task.number, task.epoch, task.seed, task.keys)
+        if task.filler:
+            batch.filler = True
+        return batch
+
+    def _make(
         self,
         positions: NDArray[np.int64],
         making: Making,
-        *,
         number: int,
         epoch: int,
         seed: int | None,
-        keys: NDArray[np.int64] | None = None,
+        keys: NDArray[np.int64] | None,
     ) -> Batch:
-        """Make the batch of the items at ``positions``, as it is before the calls."""
-        if isinstance(self.source, Mixed):
-            batch = self.source.make(
-                positions, making, number=number, epoch=epoch, seed=seed, keys=keys
-            )
+        source = self.source
+        if isinstance(source, Mixed):
+            batch = source.make(positions, making, number=number, epoch=epoch, seed=seed, keys=keys)
         else:
-            batch = self.source.make(positions, number=number, epoch=epoch, seed=seed)
-            batch._keys = keys
+            batch = source.make(positions, number=number, epoch=epoch, seed=seed)
+            if keys is not None:
+                batch._keys = keys
         batch._making = making
         return batch
 
@@ -123,9 +129,7 @@ class Program:
         keys: NDArray[np.int64] | None = None,
     ) -> Batch:
         """Make such a batch inside of the making of another, and take it through the calls."""
-        batch = self.make(
-            positions, making, number=like.number, epoch=like.epoch, seed=seed, keys=keys
-        )
+        batch = self._make(positions, making, like.number, like.epoch, seed, keys)
         return run_calls(self.calls, batch, making)
 
 

@@ -42,6 +42,7 @@ class StallWatch:
         # The put that is in progress. Written by the delivering thread, read by the one that looks.
         self._put: Wait | None = None
         self._warned: set[object] = set()
+        self._next_look = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -54,10 +55,11 @@ class StallWatch:
         self._put = None
 
     def check(self) -> None:
-        """Warn of what has taken too long, once of each."""
-        if self._seconds is None:
-            return
+        """Warn of what has taken too long, once of each; does nothing soon after the last look."""
         now = time.monotonic()
+        if self._seconds is None or now < self._next_look:
+            return
+        self._next_look = now + min(self._seconds / 10, _SLOWEST)
         put = self._put
         for wait in [put] if put is not None else self.tasks():
             waited = now - wait.since

@@ -8,15 +8,17 @@ lose nothing but time.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
 from flowcore.errors import WorkerLost, explain
-from flowcore.executors.base import Executor, Outcome, Task
+from flowcore.executors.base import Executor, Group, Outcome, Task
 from flowcore.run.plan import Position
 
 __all__ = ["Attempt", "Window"]
@@ -28,9 +30,11 @@ class Attempt:
     __slots__ = (
         "after",
         "alone",
+        "at",
         "failures",
         "future",
         "losses",
+        "outcome",
         "place",
         "refused",
         "since",
@@ -43,7 +47,9 @@ class Attempt:
         self.task = task
         self.place = place  # in the run
         self.after = after  # where the run is after it, if that does not follow from its place
-        self.future: Future[Outcome] | None = None
+        self.future: Future[Any] | None = None  # of the task, or of the group that it is in
+        self.at = 0  # its place in that group
+        self.outcome: Outcome | None = None  # in place of a future, where `submit` would wait
         self.since = 0.0  # when it was submitted last, by time.monotonic
         self.failures = 0  # attempts in which a step raised
         self.refused = False  # the executor did not take it
@@ -51,6 +57,35 @@ class Attempt:
         self.stand_ins = 0  # other batches that were tried in its place
         self.alone = False  # was submitted while no other task was in progress
         self.suspect = False  # was lost; to be run again alone
+
+    def done(self) -> bool:
+        """Return whether it is known what became of it."""
+        future = self.future
+        if future is None or self.outcome is not None:
+            return self.outcome is not None
+        return future.done() or (isinstance(future, Group) and len(future.outcomes) > self.at)
+
+    def result(self) -> Outcome:
+        """Return what became of it; raise what its future raises."""
+        if self.outcome is not None:
+            return self.outcome
+        future = self.future
+        assert future is not None
+        outcome: Outcome | None
+        if isinstance(future, Group) and len(future.outcomes) > self.at:
+            outcome = future.outcomes[self.at]
+        else:
+            outcome = future.result()
+        assert outcome is not None
+        return outcome
+
+    def forget(self) -> None:
+        """Let go of what became of it."""
+        future = self.future
+        if isinstance(future, Group) and len(future.outcomes) > self.at:
+            future.outcomes[self.at] = None  # the others of the group may be waited for
+        # A future has a callback that holds the attempt: a circle with the batch.
+        self.future = self.outcome = None
 
 
 class Window:
@@ -62,9 +97,15 @@ class Window:
             task.
         total: how many there are, ``None`` if there is no end, or it is not known yet.
         ordered: whether tasks are to be finished in order.
-        notify: called, in any thread, with an attempt whose future is done.
+        notify: called, in any thread, with attempts whose future is done.
         stages: how many parts the recipe has; ``tasks`` are those of the first.
         keep: somebody takes the batches of the last stage.
+
+    Attributes:
+        calls: the executor runs a task where it is submitted.
+        opened: the attempts of the first stage that are in the window, by place.
+        submitted: how many tasks of the first stage have been submitted.
+        total: how many there are, ``None`` if there is no end, or it is not known yet.
     """
 
     def __init__(
@@ -74,30 +115,32 @@ class Window:
         total: int | None,
         *,
         ordered: bool,
-        notify: Callable[[Attempt], None],
+        notify: Callable[[list[Attempt]], None],
         stages: int = 1,
         keep: bool = True,
     ) -> None:
         self.executor = executor
+        self.calls = executor.num_workers == 0  # so `submit` would run the task
         self._tasks = tasks
         self.total = total
         self._ordered = ordered
         self._keep = keep
         self._notify = notify
         self._open: list[dict[int, Attempt]] = [{} for _ in range(stages)]  # by place, in order
+        self.opened = self._open[0]
         self._done: deque[Attempt] = deque()  # unordered: as they were done
         self._suspects: deque[Attempt] = deque()
         self._lone: Attempt | None = None  # the suspect that is being run again
-        self._submitted = self._added = 0
+        self.submitted = self._added = 0
 
     @property
     def over(self) -> bool:
         """Every task of the run has been submitted, and none is open."""
-        return self._submitted == self.total and not any(self._open)
+        return self.submitted == self.total and not any(self._open)
 
     def is_over(self, stage: int) -> bool:
         """Return whether no attempt of a stage is open, and none of it will be for a task."""
-        return self._submitted == self.total and not any(self._open[: stage + 1])
+        return self.submitted == self.total and not any(self._open[: stage + 1])
 
     @property
     def head(self) -> Attempt | None:
@@ -108,9 +151,16 @@ class Window:
         return None
 
     @property
+    def waits_for_group(self) -> bool:
+        """The first attempt in order is one of several that were handed over together."""
+        return any(
+            isinstance(one.future, Group) for one in itertools.islice(self.opened.values(), 1)
+        )
+
+    @property
     def open(self) -> int:
         """How many attempts are in the window."""
-        return sum(map(len, self._open))
+        return len(self.opened) if len(self._open) == 1 else sum(map(len, self._open))
 
     def open_in(self, stage: int) -> int:
         """Return how many of them are of one stage."""
@@ -123,16 +173,31 @@ class Window:
         if self._suspects:
             self._run_alone()
             return
-        while (
-            self.open < limit
-            and self._submitted != self.total
-            and (self.executor.num_workers or not self._open[0])
-        ):
+        opened, most = self.opened, max(1, min(self.executor.group_size, limit // 2))
+        while self.submitted != self.total and not (self.calls and opened):
+            room = limit - self.open
+            if room < 1 or (room < most and opened):
+                return  # several that are small are worth one hand-over when there is room for them
+            self._submit_next(min(room, most))
+
+    def call_next(self) -> Attempt | None:
+        """Run the next task here, where nothing is in the window; ``None`` after the last."""
+        if self.submitted == self.total:
+            return None
+        attempt = self._next()
+        if attempt.outcome is None:
+            self._submit([attempt])
+        return attempt
+
+    def _submit_next(self, count: int) -> None:
+        """Submit the next tasks, ``count`` of them at most, together."""
+        attempts: list[Attempt] = []
+        while len(attempts) < count and self.submitted != self.total:
             attempt = self._next()
-            self._submitted += 1
-            self._open[0][attempt.place] = attempt
-            if attempt.future is None:
-                self._submit(attempt)
+            if attempt.outcome is None:
+                attempts.append(attempt)
+        if attempts:
+            self._submit(attempts)
 
     def add(self, task: Task, after: Position) -> None:
         """Take a task of a later stage, which is made of what others have become."""
@@ -143,14 +208,15 @@ class Window:
 
     def done(self, stage: int = 0) -> Attempt | None:
         """Return an attempt that is done, in order if the run is; it stays in the window."""
-        if not self._ordered:
+        if not self._ordered and not self.calls:
             return self._done.popleft() if self._done else None
-        head = next(iter(self._open[stage].values()), None)
-        return head if head is not None and not head.suspect and _done(head) else None
+        for head in self._open[stage].values():
+            return head if not head.suspect and head.done() else None
+        return None
 
     def note_done(self, attempt: Attempt) -> None:
         """Take note of what ``notify`` was called with, in the delivering thread."""
-        if not self._ordered:
+        if not self._ordered and not self.calls:
             self._done.append(attempt)
 
     def drop(self, attempt: Attempt) -> None:
@@ -158,13 +224,13 @@ class Window:
         del self._open[attempt.task.stage][attempt.place]
         if attempt is self._lone:
             self._lone = None
-        attempt.future = None  # it has a callback that holds the attempt: a circle with the batch
+        attempt.forget()
 
     def clear(self) -> None:
         """Let go of what is in the window, and of what has become of it: the run is over."""
         for attempts in self._open:
             for attempt in attempts.values():
-                attempt.future = None
+                attempt.forget()
             attempts.clear()
         self._done.clear()
         self._suspects.clear()
@@ -172,7 +238,7 @@ class Window:
     def again(self, attempt: Attempt) -> None:
         """Submit an attempt's task once more, but not beside one that must be alone."""
         if attempt is self._lone or (self._lone is None and not self._suspects):
-            self._submit(attempt)
+            self._submit([attempt])
         else:
             attempt.suspect = True
             self._suspects.append(attempt)
@@ -210,7 +276,7 @@ class Window:
 
     def _run_alone(self) -> None:
         if any(
-            not attempt.suspect and not _done(attempt)
+            not attempt.suspect and not attempt.done()
             for attempts in self._open
             for attempt in attempts.values()
         ):
@@ -218,36 +284,45 @@ class Window:
         attempt = self._suspects.popleft()
         attempt.suspect, attempt.alone = False, True
         self._lone = attempt
-        self._submit(attempt)
+        self._submit([attempt])
 
     def _next(self) -> Attempt:
+        """Open an attempt at the next task."""
         try:
             place, task = next(self._tasks)
-            return Attempt(task, place)
+            attempt = Attempt(task, place)
+            task.keep = self._keep or len(self._open) > 1
         except Exception as error:  # the user's shuffle callable
-            attempt = Attempt(Task(0, 0, np.arange(0), 0), self._submitted)
-            self.total = self._submitted + 1
-            attempt.future = Future()
-            attempt.future.set_result(Outcome(error=error, step="shuffle"))
-            if not self._ordered:
-                self._done.append(attempt)
-            return attempt
+            attempt = Attempt(Task(0, 0, np.arange(0), 0), self.submitted)
+            self.total = self.submitted + 1
+            attempt.outcome = Outcome(error=error, step="shuffle")
+            self.note_done(attempt)
+        self.submitted += 1
+        self.opened[attempt.place] = attempt
+        return attempt
 
-    def _submit(self, attempt: Attempt) -> None:
-        attempt.since = time.monotonic()
-        attempt.task.keep = self._keep or attempt.task.stage < len(self._open) - 1
+    def _submit(self, attempts: list[Attempt]) -> None:
+        now, first = time.monotonic(), attempts[0]
+        for at, attempt in enumerate(attempts):
+            attempt.since, attempt.at, attempt.outcome = now, at, None
+        future: Future[Any]
         try:
-            future = self.executor.submit(attempt.task)
+            if self.calls:
+                first.outcome = self.executor.call(first.task)
+                return
+            if len(attempts) == 1:
+                future = self.executor.submit(first.task)
+            else:
+                future = self.executor.submit_group([attempt.task for attempt in attempts])
         except Exception as error:  # a pool that is broken for good
-            attempt.refused = True
+            for attempt in attempts:
+                attempt.refused = not self.calls
             future = Future()
             future.set_exception(error)
-        attempt.future = future
+        for attempt in attempts:
+            attempt.future = future
         if future.done():
-            self.note_done(attempt)
+            for attempt in attempts:
+                self.note_done(attempt)
         else:
-            future.add_done_callback(lambda _: self._notify(attempt))
-
-
-def _done(attempt: Attempt) -> bool:
-    return attempt.future is not None and attempt.future.done()
+            future.add_done_callback(lambda _: self._notify(attempts))

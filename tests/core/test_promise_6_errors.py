@@ -545,7 +545,7 @@ def test_a_task_is_run_again_though_the_worker_that_lost_it_goes_on_with_it():
 
         def start(self, work):
             self.work, self.lost = work, {}
-            self.pool = ThreadPoolExecutor(2)
+            self.pool = ThreadPoolExecutor(4)
 
         def submit(self, task):
             served = self.pool.submit(self.work, task)
