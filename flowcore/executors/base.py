@@ -218,10 +218,6 @@ class Executor(ABC):
         """
         raise NotImplementedError
 
-    def call(self, task: Task) -> Outcome:
-        """Run a task here, where ``num_workers`` is 0; raise what the future would."""
-        return self.submit(task).result()
-
     def running(self) -> Iterable[Running]:
         """Return the tasks that run outside of this process. Called in any thread; none here."""
         return ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -48,6 +48,9 @@ _GLANCE = 0.002  # a batch may be ready while one of its group takes longer than
 class Delivery:
     """Has batches made, sees to those that fail, puts the items, and yields the batches.
 
+    Args:
+        call: runs a task in this thread, where the run has no other.
+
     Attributes:
         messages: what others tell the delivering thread: `REQUEST`, to stop, or attempts that
             are done. Any thread may put.
@@ -68,6 +71,7 @@ class Delivery:
         hook: Any,
         prefetch: int,
         hands_over: bool,
+        call: Callable[[Task], Outcome] | None,
     ) -> None:
         self.messages: SimpleQueue[object] = SimpleQueue()
         self._settings = settings
@@ -82,6 +86,7 @@ class Delivery:
         self._observed = bool(hook.flowcore_batch_delivered.get_hookimpls())
         self._prefetch = prefetch
         self._hands_over = hands_over
+        self._call = None if regroup is not None else call
         self._progress = Progress(report, plan.batches) if settings.progress else None
         self.requests = 0
         self._barren = 0  # batches in a row that nothing came of
@@ -101,19 +106,8 @@ class Delivery:
         """
         self._window, self._work = window, work
         self._watch.tasks = self._running
-        cancel, opened = self._cancel, window.opened
-        # Where nobody else makes batches, one that succeeds has no need to wait for its turn.
-        straight = window.calls and self._regroup is None
-        while True:
-            here = straight and not opened and not cancel.given
-            attempt = window.call_next() if here else self._next_done()
-            if attempt is None:
-                return
-            outcome = attempt.outcome
-            if outcome is None or outcome.size is None or outcome.dropped or cancel.given:
-                outcome = self._settled(attempt)
-                if outcome is None:
-                    continue
+        while (made := self._next_made()) is not None:
+            attempt, outcome = made
             assert outcome.size is not None
             if outcome.items:
                 self._outlets.put(outcome.items, self._cancel, self._watch, called(attempt.task))
@@ -123,7 +117,7 @@ class Delivery:
             batch = outcome.batch
             if self._observed and batch is not None:
                 self._tell_delivered(attempt.task, batch)
-            del attempt, outcome  # so that a batch lives no longer than its consumer wants
+            del made, attempt, outcome  # so that a batch lives no longer than its consumer wants
             yield batch, handed
             del batch
 
@@ -142,6 +136,28 @@ class Delivery:
         return self._window.over and not (self._regroup and self._regroup.waiting_items)
 
     # What is done next
+
+    def _next_made(self) -> tuple[Attempt, Outcome] | None:
+        """Return an attempt to deliver that succeeded; ``None`` at the end of the data."""
+        window, call = self._window, self._call
+        while True:
+            # Where nobody else makes batches, one that succeeds need not wait for its turn.
+            if call is not None and not window.opened and not self._cancel.given:
+                attempt = window.call_next(call)
+                if attempt is None:
+                    return None
+                outcome = attempt.outcome
+                assert outcome is not None
+                if outcome.size is not None and not outcome.dropped and not self._cancel.given:
+                    return attempt, outcome
+                window.hold(attempt)
+            else:
+                attempt = self._next_done()
+                if attempt is None:
+                    return None
+            outcome = self._settled(attempt)
+            if outcome is not None:
+                return attempt, outcome
 
     def _next_done(self) -> Attempt | None:
         """Return an attempt to deliver, waiting for it; ``None`` at the end of the data."""
@@ -380,7 +396,9 @@ class Delivery:
         """Generate the running tasks; called in the thread that watches."""
         running: list[Running] = [*self._work.running(), *self._window.executor.running()]
         head = self._window.head
-        if not running and head is not None and not head.done():  # in another process, of a pool that cannot say more
+        if not running and head is not None and not head.done():  # of a pool that cannot say more
+            not running and head is not None and not head.done()
+        ):  # in another process, of a pool that cannot say more
             running = [Running(head.task, "", head.since)]
         for one in running:
             key = one.task.epoch, one.task.number, one.since

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from flowcore.batch import Batch
 from flowcore.errors import Cancelled, PipelineError, explain
-from flowcore.executors.base import Executor, check_singletons
+from flowcore.executors.base import check_singletons
 from flowcore.executors.serial import SerialExecutor
 from flowcore.hookspecs import ExecutorStarted, RunEnded, RunStarted
 from flowcore.plugins import hooks
@@ -90,9 +90,9 @@ class Engine:
         self._hands_over, self._feed = hands_over, feed
         num_workers, self._prefetch = settings.workers()
         self._inline = self._prefetch == 0 and not feed  # it has no thread at all
-        self._executor: Executor = (
-            settings.make_executor(num_workers) if self._prefetch else SerialExecutor()
-        )
+        own = None if self._prefetch else SerialExecutor()  # which runs a task where it is called
+        self._call = None if own is None else own.call
+        self._executor = settings.make_executor(num_workers) if own is None else own
         sinks = [step for step in self._recipe.steps if isinstance(step, SinkStep)]
         self._outlets = Outlets(sinks)
         # With workers, and no sink to fill and no batches to cut ahead of the consumer, there is
@@ -251,6 +251,7 @@ class Engine:
             hook=self._hook,
             prefetch=self._prefetch,
             hands_over=self._hands_over,
+            call=self._call,
         )
 
     @property

@@ -102,7 +102,6 @@ class Window:
         keep: somebody takes the batches of the last stage.
 
     Attributes:
-        calls: the executor runs a task where it is submitted.
         opened: the attempts of the first stage that are in the window, by place.
         submitted: how many tasks of the first stage have been submitted.
         total: how many there are, ``None`` if there is no end, or it is not known yet.
@@ -120,7 +119,6 @@ class Window:
         keep: bool = True,
     ) -> None:
         self.executor = executor
-        self.calls = executor.num_workers == 0  # so `submit` would run the task
         self._tasks = tasks
         self.total = total
         self._ordered = ordered
@@ -174,26 +172,31 @@ class Window:
             self._run_alone()
             return
         opened, most = self.opened, max(1, min(self.executor.group_size, limit // 2))
-        while self.submitted != self.total and not (self.calls and opened):
+        while self.submitted != self.total and (self.executor.num_workers or not opened):
             room = limit - self.open
             if room < 1 or (room < most and opened):
                 return  # several that are small are worth one hand-over when there is room for them
             self._submit_next(min(room, most))
 
-    def call_next(self) -> Attempt | None:
-        """Run the next task here, where nothing is in the window; ``None`` after the last."""
+    def call_next(self, call: Callable[[Task], Outcome]) -> Attempt | None:
+        """Run the next task here; ``None`` after the last. It is not in the window: see `hold`."""
         if self.submitted == self.total:
             return None
         attempt = self._next()
         if attempt.outcome is None:
-            self._submit([attempt])
+            attempt.outcome = call(attempt.task)
         return attempt
+
+    def hold(self, attempt: Attempt) -> None:
+        """Take an attempt of the first stage into the window, until it is settled."""
+        self.opened[attempt.place] = attempt
 
     def _submit_next(self, count: int) -> None:
         """Submit the next tasks, ``count`` of them at most, together."""
         attempts: list[Attempt] = []
         while len(attempts) < count and self.submitted != self.total:
             attempt = self._next()
+            self.hold(attempt)
             if attempt.outcome is None:
                 attempts.append(attempt)
         if attempts:
@@ -208,7 +211,7 @@ class Window:
 
     def done(self, stage: int = 0) -> Attempt | None:
         """Return an attempt that is done, in order if the run is; it stays in the window."""
-        if not self._ordered and not self.calls:
+        if not self._ordered:
             return self._done.popleft() if self._done else None
         for head in self._open[stage].values():
             return head if not head.suspect and head.done() else None
@@ -216,12 +219,12 @@ class Window:
 
     def note_done(self, attempt: Attempt) -> None:
         """Take note of what ``notify`` was called with, in the delivering thread."""
-        if not self._ordered and not self.calls:
+        if not self._ordered:
             self._done.append(attempt)
 
     def drop(self, attempt: Attempt) -> None:
         """Take an attempt that is settled out of the window."""
-        del self._open[attempt.task.stage][attempt.place]
+        self._open[attempt.task.stage].pop(attempt.place, None)
         if attempt is self._lone:
             self._lone = None
         attempt.forget()
@@ -298,7 +301,6 @@ class Window:
             attempt.outcome = Outcome(error=error, step="shuffle")
             self.note_done(attempt)
         self.submitted += 1
-        self.opened[attempt.place] = attempt
         return attempt
 
     def _submit(self, attempts: list[Attempt]) -> None:
@@ -307,16 +309,13 @@ class Window:
             attempt.since, attempt.at, attempt.outcome = now, at, None
         future: Future[Any]
         try:
-            if self.calls:
-                first.outcome = self.executor.call(first.task)
-                return
             if len(attempts) == 1:
                 future = self.executor.submit(first.task)
             else:
                 future = self.executor.submit_group([attempt.task for attempt in attempts])
         except Exception as error:  # a pool that is broken for good
             for attempt in attempts:
-                attempt.refused = not self.calls
+                attempt.refused = True
             future = Future()
             future.set_exception(error)
         for attempt in attempts:

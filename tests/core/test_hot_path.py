@@ -1,7 +1,7 @@
 """What a batch may cost the framework: calls and memory, counted, so that no clock is needed.
 
-The ceilings are what it took when they were written, and a little. Who needs more for a batch should
-know that all users pay for it.
+The ceilings are what it took when they were written, and a little. Who needs more for a batch
+should know that all users pay for it.
 """
 
 import sys
