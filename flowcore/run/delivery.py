@@ -396,9 +396,7 @@ class Delivery:
         """Generate the running tasks; called in the thread that watches."""
         running: list[Running] = [*self._work.running(), *self._window.executor.running()]
         head = self._window.head
-        if not running and head is not None and not head.done():  # of a pool that cannot say more
-            not running and head is not None and not head.done()
-        ):  # in another process, of a pool that cannot say more
+        if not running and head is not None and not head.done():  # of a pool that cannot say
             running = [Running(head.task, "", head.since)]
         for one in running:
             key = one.task.epoch, one.task.number, one.since
