@@ -9,7 +9,7 @@ from flowcore.actions import action
 from flowcore.batch import Batch
 from flowcore.compose import concat, mix
 from flowcore.dataset import Dataset
-from flowcore.executors.base import Executor, Outcome, Running, Task, Work
+from flowcore.executors.base import Executor, Outcome, Running, Task, TaskGroup, Work
 from flowcore.files import FilesIndex
 from flowcore.hookspecs import BatchFailed, hookimpl
 from flowcore.index import Index
@@ -51,6 +51,7 @@ __all__ = [
     "Sink",
     "SinkRun",
     "Task",
+    "TaskGroup",
     "Trouble",
     "V",
     "Work",

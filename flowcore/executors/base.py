@@ -27,7 +27,7 @@ __all__ = [
     "REFUSED",
     "SENDING",
     "Executor",
-    "Group",
+    "TaskGroup",
     "Outcome",
     "Running",
     "Task",
@@ -92,7 +92,7 @@ class Outcome:
     size: int | None = None
 
 
-class Group(Future[None]):
+class TaskGroup(Future[None]):
     """The future of several tasks that one worker runs, one after the other.
 
     Attributes:
@@ -210,7 +210,7 @@ class Executor(ABC):
         could not be sent, which ends the run.
         """
 
-    def submit_group(self, tasks: Sequence[Task]) -> Group:
+    def submit_group(self, tasks: Sequence[Task]) -> TaskGroup:
         """Have ``work`` called with each in turn, in one worker.
 
         Only asked where `group_size` is above 1. The rest is as with ``submit``; a group that

@@ -9,11 +9,11 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from flowcore.executors.base import Executor, Group, Outcome, Task, Work
+from flowcore.executors.base import Executor, TaskGroup, Outcome, Task, Work
 
 __all__ = ["ThreadsExecutor"]
 
-_Job: TypeAlias = "tuple[Future[Outcome], Task] | tuple[Group, Sequence[Task]]"
+_Job: TypeAlias = "tuple[Future[Outcome], Task] | tuple[TaskGroup, Sequence[Task]]"
 _PATIENCE = 0.4  # seconds that close() waits for actions that are still running
 
 # To wake a thread takes tens of microseconds, so tasks that take less are handed over together: as
@@ -62,9 +62,9 @@ class ThreadsExecutor(Executor):
         self._jobs.queue.put((future, task))
         return future
 
-    def submit_group(self, tasks: Sequence[Task]) -> Group:
+    def submit_group(self, tasks: Sequence[Task]) -> TaskGroup:
         """Give the tasks to the next free thread."""
-        group = Group()
+        group = TaskGroup()
         self._jobs.queue.put((group, tasks))
         return group
 
@@ -119,7 +119,7 @@ def _run(job: _Job, jobs: _Jobs, work: Work) -> None:
             future.set_result(work(asked))  # type: ignore[arg-type]
             jobs.note(time.perf_counter() - start)
             return
-        assert isinstance(future, Group)
+        assert isinstance(future, TaskGroup)
         for task in asked:
             if jobs.closed:
                 break

@@ -111,7 +111,8 @@ class Delivery:
             assert outcome.size is not None
             if outcome.items:
                 self._outlets.put(outcome.items, self._cancel, self._watch, called(attempt.task))
-            window.drop(attempt)
+            if window.opened or self._regroup is not None:  # else it was made at once
+                window.drop(attempt)
             self._barren = 0
             handed = self._handed(attempt, outcome.size)
             batch = outcome.batch

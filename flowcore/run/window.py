@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from flowcore.errors import WorkerLost, explain
-from flowcore.executors.base import Executor, Group, Outcome, Task
+from flowcore.executors.base import Executor, TaskGroup, Outcome, Task
 from flowcore.run.plan import Position
 
 __all__ = ["Attempt", "Window"]
@@ -63,7 +63,7 @@ class Attempt:
         future = self.future
         if future is None or self.outcome is not None:
             return self.outcome is not None
-        return future.done() or (isinstance(future, Group) and len(future.outcomes) > self.at)
+        return future.done() or (isinstance(future, TaskGroup) and len(future.outcomes) > self.at)
 
     def result(self) -> Outcome:
         """Return what became of it; raise what its future raises."""
@@ -72,7 +72,7 @@ class Attempt:
         future = self.future
         assert future is not None
         outcome: Outcome | None
-        if isinstance(future, Group) and len(future.outcomes) > self.at:
+        if isinstance(future, TaskGroup) and len(future.outcomes) > self.at:
             outcome = future.outcomes[self.at]
         else:
             outcome = future.result()
@@ -82,7 +82,7 @@ class Attempt:
     def forget(self) -> None:
         """Let go of what became of it."""
         future = self.future
-        if isinstance(future, Group) and len(future.outcomes) > self.at:
+        if isinstance(future, TaskGroup) and len(future.outcomes) > self.at:
             future.outcomes[self.at] = None  # the others of the group may be waited for
         # A future has a callback that holds the attempt: a circle with the batch.
         self.future = self.outcome = None
@@ -152,7 +152,7 @@ class Window:
     def waits_for_group(self) -> bool:
         """The first attempt in order is one of several that were handed over together."""
         return any(
-            isinstance(one.future, Group) for one in itertools.islice(self.opened.values(), 1)
+            isinstance(one.future, TaskGroup) for one in itertools.islice(self.opened.values(), 1)
         )
 
     @property
@@ -224,7 +224,7 @@ class Window:
 
     def drop(self, attempt: Attempt) -> None:
         """Take an attempt that is settled out of the window."""
-        self._open[attempt.task.stage].pop(attempt.place, None)
+        del self._open[attempt.task.stage][attempt.place]
         if attempt is self._lone:
             self._lone = None
         attempt.forget()

@@ -1,0 +1,173 @@
+"""Tiny tasks are handed over together, and nobody but the clock can tell."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from flowcore import Batch, Dataset, Executor, TaskGroup, action
+from flowcore.executors.threads import ThreadsExecutor
+
+
+class InGroups(Executor):
+    """Takes groups of three, and notes how many tasks came at once."""
+
+    group_size = 3
+
+    def __init__(self, num_workers=1):
+        super().__init__(num_workers)
+        self.sizes = []
+
+    def start(self, work):
+        self.work, self.pool = work, ThreadPoolExecutor(self.num_workers)
+
+    def submit(self, task):
+        self.sizes.append(1)
+        return self.pool.submit(self.work, task)
+
+    def submit_group(self, tasks):
+        self.sizes.append(len(tasks))
+        group = TaskGroup()
+        self.pool.submit(self.run_group, group, tasks)
+        return group
+
+    def run_group(self, group, tasks):
+        for task in tasks:
+            group.outcomes.append(self.work(task))
+        group.set_result(None)
+
+    def close(self):
+        self.pool.shutdown(cancel_futures=True)
+
+
+class Losing(InGroups):
+    """Loses each group after its first task, as a worker that ends there does."""
+
+    def run_group(self, group, tasks):
+        group.outcomes.append(self.work(tasks[0]))
+        group.set_exception(ConnectionError("the worker is gone"))
+
+
+class Meeting(Batch):
+    @action
+    def meet(self, taken):
+        if self.number == 1:
+            assert taken.wait(10)
+        return self
+
+    @action
+    def fail_at(self, number):
+        if self.number == number:
+            raise ValueError("a bad batch")
+        return self
+
+
+def numbers(run):
+    return [batch.number for batch in run]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_tasks_are_handed_over_together_and_all_come(ordered):
+    executor = InGroups()
+    run = Dataset(20).p.gen_batch(1, executor=executor, prefetch=7, ordered=ordered)
+    assert sorted(numbers(run)) == list(range(20))
+    assert max(executor.sizes) == 3
+
+
+def test_a_group_is_at_most_half_of_what_may_be_in_progress():
+    executor = InGroups()
+    assert numbers(Dataset(9).p.gen_batch(1, executor=executor, prefetch=3)) == list(range(9))
+    assert max(executor.sizes) == 2
+
+
+def test_a_run_that_prefetches_one_batch_has_no_groups():
+    executor = InGroups()
+    assert numbers(Dataset(5).p.gen_batch(1, executor=executor, prefetch=1)) == list(range(5))
+    assert set(executor.sizes) == {1}
+
+
+def test_a_batch_is_handed_over_while_a_later_one_of_its_group_is_in_progress():
+    taken = threading.Event()
+    run = Dataset(6, Meeting).p.meet(taken).gen_batch(1, executor=InGroups(), prefetch=5)
+    assert next(run).number == 0  # it would not come if it waited for its group
+    taken.set()
+    assert numbers(run) == [1, 2, 3, 4, 5]
+
+
+def test_a_lost_group_loses_only_the_tasks_that_have_no_outcome():
+    executor = Losing()
+    made = []
+
+    class Counted(Batch):
+        @action
+        def count(self):
+            made.append(self.number)
+            return self
+
+    run = Dataset(6, Counted).p.count().gen_batch(1, executor=executor, prefetch=5)
+    assert numbers(run) == list(range(6))
+    assert sorted(made) == list(range(6))  # each once
+
+
+def test_an_error_in_a_group_is_that_of_its_batch_alone():
+    pipeline = Dataset(9, Meeting).p.fail_at(4)
+    run = pipeline.gen_batch(1, executor=InGroups(), prefetch=5, on_error="skip", retries=1)
+    assert numbers(run) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert [trouble.number for trouble in run.report.skipped] == [4]
+    assert [trouble.number for trouble in run.report.retried] == [4]
+
+
+def test_threads_hand_tiny_tasks_over_together_and_long_ones_alone():
+    gate = threading.Event()
+
+    class Gated(Batch):
+        @action
+        def wait(self):
+            gate.wait(0.01)  # 10 ms until it is set, then nothing
+            return self
+
+    executor = ThreadsExecutor(1)
+    run = Dataset(5_000, Gated).p.wait().gen_batch(1, executor=executor, prefetch=31)
+    for _ in range(5):
+        next(run)
+    assert executor.group_size == 1
+    gate.set()
+    for batch in run:
+        if executor.group_size > 1:
+            break
+    assert batch.number < 4_999  # it would be the last if they were never handed over together
+    run.close()
+
+
+def test_a_group_that_is_in_progress_ends_with_the_run_after_its_task():
+    begun, gate, made = threading.Event(), threading.Event(), []
+
+    class Stopping(Batch):
+        @action
+        def stop(self):
+            made.append(self.number)
+            if self.number == 100:
+                begun.set()
+                assert gate.wait(10)
+            return self
+
+    executor = ThreadsExecutor(1)
+    run = Dataset(5_000, Stopping).p.stop().gen_batch(1, executor=executor, prefetch=63)
+    while not begun.is_set():
+        next(run)
+    worker = executor._threads[0]
+    run.close()
+    gate.set()
+    worker.join(10)
+    assert made[-1] == 100
+
+
+def test_the_values_of_batches_do_not_depend_on_groups():
+    rows = np.arange(64.0)
+    pipeline = Dataset(64, preloaded=rows).p
+    runs = [
+        [batch.data for batch in pipeline.gen_batch(2, shuffle=True, seed=5, **options)]
+        for options in ({"prefetch": 0}, {"executor": InGroups(2), "prefetch": 15})
+    ]
+    assert np.array_equal(*map(np.concatenate, runs))
