@@ -27,10 +27,10 @@ __all__ = [
     "REFUSED",
     "SENDING",
     "Executor",
-    "TaskGroup",
     "Outcome",
     "Running",
     "Task",
+    "TaskGroup",
     "Work",
     "check_singletons",
 ]

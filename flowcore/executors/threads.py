@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from flowcore.executors.base import Executor, TaskGroup, Outcome, Task, Work
+from flowcore.executors.base import Executor, Outcome, Task, TaskGroup, Work
 
 __all__ = ["ThreadsExecutor"]
 
@@ -19,7 +20,7 @@ _PATIENCE = 0.4  # seconds that close() waits for actions that are still running
 # To wake a thread takes tens of microseconds, so tasks that take less are handed over together: as
 # many as take so many seconds, and not more than so many.
 _WORTH, _MOST = 100e-6, 16
-_WEIGHT = 0.2  # of what was measured last, in the mean of what a task takes
+_WEIGHT = 0.2  # of what was measured last, in the mean
 
 
 class ThreadsExecutor(Executor):
@@ -95,12 +96,14 @@ class _Jobs:
         self.queue: SimpleQueue[_Job | None] = SimpleQueue()
         self.closed = False
         self.group_size = 1
-        self._seconds = 1.0  # that a task takes; unknown ones are not handed over together
+        # The mean of the logarithms of what a task takes: some that wait, for the interpreter's
+        # lock as a rule, must not hide that most are short. Unknown ones are not handed over together.
+        self._log_seconds = 0.0
 
     def note(self, seconds: float) -> None:
         """Note what a task took."""
-        self._seconds += _WEIGHT * (seconds - self._seconds)
-        self.group_size = max(1, min(_MOST, int(_WORTH / self._seconds)))
+        self._log_seconds += _WEIGHT * (math.log(seconds) - self._log_seconds)
+        self.group_size = max(1, min(_MOST, int(_WORTH / math.exp(self._log_seconds))))
 
 
 def _serve(jobs: _Jobs, work: Work, name: str) -> None:

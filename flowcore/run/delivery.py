@@ -222,11 +222,14 @@ class Delivery:
 
     def _wait(self) -> None:
         """Wait for a message, for a slice at most, or until a re-run is due."""
-        timeout = _GLANCE if self._window.waits_for_group else _SLICE
-        if self._later:
-            timeout = max(0.0, min(timeout, self._later[0][0] - time.monotonic()))
-        with suppress(Empty):
-            self._hear(self.messages.get(timeout=timeout))
+        window = self._window
+        if window.sleep():
+            timeout = _GLANCE if window.awaits_group else _SLICE
+            if self._later:
+                timeout = max(0.0, min(timeout, self._later[0][0] - time.monotonic()))
+            with suppress(Empty):
+                self._hear(self.messages.get(timeout=timeout))
+        window.wake()
 
     # What became of an attempt
 

@@ -8,7 +8,6 @@ lose nothing but time.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from flowcore.errors import WorkerLost, explain
-from flowcore.executors.base import Executor, TaskGroup, Outcome, Task
+from flowcore.executors.base import Executor, Outcome, Task, TaskGroup
 from flowcore.run.plan import Position
 
 __all__ = ["Attempt", "Window"]
@@ -97,7 +96,7 @@ class Window:
             task.
         total: how many there are, ``None`` if there is no end, or it is not known yet.
         ordered: whether tasks are to be finished in order.
-        notify: called, in any thread, with attempts whose future is done.
+        notify: called, in any thread, with attempts whose future is done, if that is awaited.
         stages: how many parts the recipe has; ``tasks`` are those of the first.
         keep: somebody takes the batches of the last stage.
 
@@ -127,6 +126,10 @@ class Window:
         self._open: list[dict[int, Attempt]] = [{} for _ in range(stages)]  # by place, in order
         self.opened = self._open[0]
         self._done: deque[Attempt] = deque()  # unordered: as they were done
+        # What the delivering side sleeps for: any attempt, or only this one. Written by it, before it
+        # looks a last time; read by the workers, after they have set what became of theirs.
+        self._all = self._awaits_any = not ordered or stages > 1
+        self._awaited: Attempt | None = None
         self._suspects: deque[Attempt] = deque()
         self._lone: Attempt | None = None  # the suspect that is being run again
         self.submitted = self._added = 0
@@ -148,12 +151,20 @@ class Window:
                 return next(iter(list(attempts.values())), None)
         return None
 
+    def sleep(self) -> bool:
+        """Have ``notify`` called from now on, for what is awaited; return whether that is open."""
+        awaited = self._awaited = next(iter(self.opened.values()), None)
+        self._all = self._awaits_any or self._lone is not None or bool(self._suspects)
+        return awaited is None or self._all or not awaited.done()
+
+    def wake(self) -> None:
+        """Have it called no more."""
+        self._awaited, self._all = None, self._awaits_any
+
     @property
-    def waits_for_group(self) -> bool:
-        """The first attempt in order is one of several that were handed over together."""
-        return any(
-            isinstance(one.future, TaskGroup) for one in itertools.islice(self.opened.values(), 1)
-        )
+    def awaits_group(self) -> bool:
+        """What is awaited is one of several that were handed over together."""
+        return self._awaited is not None and isinstance(self._awaited.future, TaskGroup)
 
     @property
     def open(self) -> int:
@@ -324,4 +335,8 @@ class Window:
             for attempt in attempts:
                 self.note_done(attempt)
         else:
-            future.add_done_callback(lambda _: self._notify(attempts))
+            future.add_done_callback(lambda _: self._tell(attempts))
+
+    def _tell(self, attempts: list[Attempt]) -> None:
+        if self._all or self._awaited in attempts:
+            self._notify(attempts)
