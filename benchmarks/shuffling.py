@@ -3,8 +3,8 @@
 A system makes batches of positions, and nothing else. The first batch is timed apart, from the call
 on; then come pieces, whose median counts. A part of an epoch is looked at unmeasured: its positions
 are in range, none comes twice, and they are from everywhere. Memory is what a process has resident
-at most, beyond what it had with everything imported. What needs a table of all positions is measured
-at a tenth, or less, of 10^9.
+at most, beyond what it had with everything imported. What needs a table of all positions is
+measured at 10^8 or less.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def system(
     return mark
 
 
-def measured(
-    make: Callable[[int], Batches], length: int, short: bool, spread: bool
-) -> Measures:
+def measured(make: Callable[[int], Batches], length: int, short: bool, spread: bool) -> Measures:
     """Return the time of the first batch, and of those after it, and the memory."""
     np.random.default_rng(0)  # it is loaded with its first use, by all of them
     before, start = peak_mb(), time.perf_counter()
@@ -91,7 +89,7 @@ def check(seen: Any, length: int, spread: bool) -> None:
     values = seen.ravel()
     assert seen.shape == (CHECKED + 1, SIZE), seen.shape
     assert len(np.unique(values)) == len(values), "a position comes twice"
-    assert values.min() >= 0 and values.max() < length, "not in range"
+    assert np.array_equal(values, values % length), "not in range"
     assert (np.diff(values) < 0).mean() > 0.4, "in order"
     if spread:
         assert abs(values.mean() / length - 0.5) < 0.02, "not from everywhere"
@@ -100,8 +98,8 @@ def check(seen: Any, length: int, spread: bool) -> None:
 # Floors
 
 
-@system("floor, table by NumPy", 10**7)
 @system("floor, table by NumPy", 10**8, every=2)
+@system("floor, table by NumPy", 10**7)
 def table() -> Callable[[int], Batches]:
     def make(length: int) -> Batches:
         order = np.random.default_rng(1).permutation(length)
@@ -126,8 +124,8 @@ def by_itself() -> Callable[[int], Batches]:
     return make
 
 
-@system("flowcore, as a run cuts it", 10**6)
 @system("flowcore, as a run cuts it", 10**9)
+@system("flowcore, as a run cuts it", 10**6)
 def cut() -> Callable[[int], Batches]:
     from flowcore.run.plan import Plan
     from flowcore.sampler import Shuffled
@@ -139,8 +137,8 @@ def cut() -> Callable[[int], Batches]:
     return make
 
 
-@system("flowcore, a run with its batches", 10**6)
 @system("flowcore, a run with its batches", 10**9)
+@system("flowcore, a run with its batches", 10**6)
 def whole() -> Callable[[int], Batches]:
     import flowcore as fc
 
@@ -179,8 +177,8 @@ def grain_index() -> Callable[[int], Batches]:
     return make
 
 
-@system("PyTorch RandomSampler", 10**6)
 @system("PyTorch RandomSampler", 10**7, every=2)
+@system("PyTorch RandomSampler", 10**6)
 def torch() -> Callable[[int], Batches]:
     from torch.utils.data import BatchSampler, RandomSampler
 
@@ -190,10 +188,10 @@ def torch() -> Callable[[int], Batches]:
 @system("tf.data, global shuffle", 10**9)
 def tf_global() -> Callable[[int], Batches]:
     import tensorflow as tf
-    from tensorflow.python.data.experimental.ops.global_shuffle_op import global_shuffle
+    from tensorflow.python.data.experimental.ops.global_shuffle_op import _global_shuffle
 
-    def make(length: int) -> Batches:
-        order = global_shuffle(tf.data.Dataset.range(length), seed=1)
+    def make(length: int) -> Batches:  # it has no public name yet
+        order = _global_shuffle(tf.data.Dataset.range(length), seed=1)
         return order.batch(SIZE).as_numpy_iterator()
 
     return make
@@ -210,8 +208,8 @@ def tf_buffer() -> Callable[[int], Batches]:
     return make
 
 
-@system("BatchFlow", 10**6)
 @system("BatchFlow", 10**7, every=5)
+@system("BatchFlow", 10**6)
 def batchflow() -> Callable[[int], Batches]:
     import batchflow as bf
 

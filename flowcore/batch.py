@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from flowcore.errors import DataError, OptionError, explain, near
 from flowcore.items import Making
-from flowcore.memory import Shape, aligned_empty, form_of
+from flowcore.memory import Shape, aligned_empty, form_of, frozen
 from flowcore.rows import ItemStreams, cut, places_of
 from flowcore.sampler import random_stream
 
@@ -142,7 +142,8 @@ class Batch:
 
         It starts at a multiple of 64 bytes on every executor. Where the workers are other processes
         it is memory that the run shares with them, so that the array gets there without a copy. It
-        is of this batch: an action that keeps it for later batches keeps its memory from them.
+        is of this batch: an action that keeps it for later batches keeps its memory from them. A
+        sink may take it as it is, and make it read-only: see `frozen`.
 
         Args:
             shape: of the array.
@@ -156,6 +157,28 @@ class Batch:
             return aligned_empty(shape, dtype)
         lengths, kind, _ = form_of(shape, dtype)
         return making.allocate(lengths, kind)
+
+    def frozen(self, array: NDArray[Any], dtype: DTypeLike = None) -> NDArray[Any]:
+        """Return the values of an array in memory that nobody writes to any more; for sinks.
+
+        It is C-ordered, read-only, and starts at a multiple of 64 bytes; one of objects need not.
+        It is the array itself, if that is so already and has the dtype: read-only down to what owns
+        its memory; or from `empty`, and no other view of its memory exists. The latter is then made
+        read-only for all, so that an action which writes to it later fails. Else it is a copy, from
+        `empty`, and the array stays as it is.
+
+        What is no NumPy view is not seen: a tensor of a framework, or a `memoryview`, that is over
+        an array of `empty` and is written to after the sink's step, changes what the sink has.
+
+        Args:
+            array: of a batch of this class, or what an action made.
+            dtype: to have; by default the array's own.
+
+        Raises:
+            TypeError: NumPy calls it no cast of the same kind.
+        """
+        kind = array.dtype if dtype is None else np.dtype(dtype)
+        return frozen(array, kind, self.empty)
 
     @classmethod
     def worker_started(cls, name: str) -> None:

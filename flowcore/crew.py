@@ -157,6 +157,8 @@ class _State:
         """Return the event loop; one that is closed if the crew is."""
         from flowcore.loop import Loop
 
+        if self.loop is not None:
+            return self.loop
         with self.lock:
             if self.loop is None:
                 self.loop = Loop()
@@ -231,7 +233,8 @@ class _Job:
     def _end(self) -> None:
         with self._change:
             self._ended += 1
-            self._change.notify_all()
+            if self._ended == self._begun:  # what `wait` waits for
+                self._change.notify_all()
 
 
 def _help(state: _State) -> None:

@@ -26,7 +26,7 @@ class Loop:
     """The loop and its thread, which is started with it. Any thread may call any method."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # of what follows: a signal handler may close in any place
+        self._lock = threading.RLock()  # of closing: a signal handler may close in any place
         self._closed = False
         self._waits: set[Future[Caught]] = set()
         self._stopped = False  # of the loop's thread alone
@@ -44,14 +44,23 @@ class Loop:
         Raises:
             Cancelled: the loop is closed.
         """
-        with self._lock:
-            if self._closed:
-                if inspect.iscoroutine(awaitable):
-                    awaitable.close()  # else it would warn that it was never awaited
-                raise Cancelled("an async action was not begun, as the run is being left")
-            future = asyncio.run_coroutine_threadsafe(_caught(awaitable), self._loop)
-            self._waits.add(future)
+        caught, closed = _caught(awaitable), self._closed
+        try:
+            if closed:
+                raise RuntimeError
+            # Not under the lock: to wake the loop lets the interpreter's lock go, and all the other
+            # threads that submit would then wait here.
+            future = asyncio.run_coroutine_threadsafe(caught, self._loop)
+        except RuntimeError:  # the loop is closed
+            caught.close()  # else it would warn that it was never awaited
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            text = "an async action was not begun, as the run is being left"
+            raise Cancelled(text) from None
+        self._waits.add(future)
         future.add_done_callback(self._waits.discard)
+        if self._closed:  # asked after it was added, so that `close` sees it or is seen
+            future.cancel()
         return future
 
     def close(self) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TypeAlias
 
 from flowcore.executors.base import Executor, Outcome, Task, TaskGroup, Work
 
 __all__ = ["ThreadsExecutor"]
 
-_Job: TypeAlias = "tuple[Future[Outcome], Task] | tuple[TaskGroup, Sequence[Task]]"
 _PATIENCE = 0.4  # seconds that close() waits for actions that are still running
 
 # To wake a thread takes tens of microseconds, so tasks that take less are handed over together: as
@@ -60,21 +58,19 @@ class ThreadsExecutor(Executor):
     def submit(self, task: Task) -> Future[Outcome]:
         """Give the task to the next free thread."""
         future: Future[Outcome] = Future()
-        self._jobs.queue.put((future, task))
+        self.submit_group(TaskGroup([task], partial(_resolve, future)))
         return future
 
-    def submit_group(self, tasks: Sequence[Task]) -> TaskGroup:
+    def submit_group(self, group: TaskGroup) -> None:
         """Give the tasks to the next free thread."""
-        group = TaskGroup()
-        self._jobs.queue.put((group, tasks))
-        return group
+        self._jobs.queue.put(group)
 
     def close(self) -> None:
-        """Cancel what has not begun, and wait up to 0.4 s for what has."""
+        """Drop what has not begun, and wait up to 0.4 s for what has."""
         self._jobs.closed = True
         try:
-            while (job := self._jobs.queue.get_nowait()) is not None:
-                job[0].cancel()
+            while self._jobs.queue.get_nowait() is not None:
+                continue
         except Empty:
             pass
         for _ in range(self.num_workers):
@@ -93,41 +89,40 @@ class _Jobs:
     """
 
     def __init__(self) -> None:
-        self.queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self.queue: SimpleQueue[TaskGroup | None] = SimpleQueue()
         self.closed = False
         self.group_size = 1
         # The mean of the logarithms of what a task takes: some that wait, for the interpreter's
-        # lock as a rule, must not hide that most are short. Unknown ones are not handed over together.
+        # lock as a rule, must not hide that most are short. At first it is a second: unknown ones
+        # are handed over one by one.
         self._log_seconds = 0.0
 
     def note(self, seconds: float) -> None:
         """Note what a task took."""
-        self._log_seconds += _WEIGHT * (math.log(seconds) - self._log_seconds)
+        self._log_seconds += _WEIGHT * (math.log(max(seconds, 1e-9)) - self._log_seconds)
         self.group_size = max(1, min(_MOST, int(_WORTH / math.exp(self._log_seconds))))
 
 
 def _serve(jobs: _Jobs, work: Work, name: str) -> None:
     with work.worker(name):
-        while (job := jobs.queue.get()) is not None:
-            if job[0].set_running_or_notify_cancel():
-                _run(job, jobs, work)
-            del job  # do not keep a batch alive while waiting
+        while (group := jobs.queue.get()) is not None:
+            start = time.perf_counter()
+            try:
+                for task in group.tasks:
+                    if jobs.closed:
+                        break
+                    group.add(work(task))
+                group.end()
+            except BaseException as error:  # work raises none; but a thread that dies is a hang
+                group.end(error)
+            jobs.note((time.perf_counter() - start) / len(group.tasks))
+            del group, task  # do not keep a batch alive while waiting
 
 
-def _run(job: _Job, jobs: _Jobs, work: Work) -> None:
-    future, asked = job
-    start = time.perf_counter()
-    try:
-        if isinstance(asked, Task):
-            future.set_result(work(asked))  # type: ignore[arg-type]
-            jobs.note(time.perf_counter() - start)
-            return
-        assert isinstance(future, TaskGroup)
-        for task in asked:
-            if jobs.closed:
-                break
-            future.outcomes.append(work(task))
-        jobs.note((time.perf_counter() - start) / len(asked))
-        future.set_result(None)
-    except BaseException as error:  # work raises none; but a thread that dies is a hang
-        future.set_exception(error)
+def _resolve(future: Future[Outcome], group: TaskGroup) -> None:
+    if group.error is not None:
+        future.set_exception(group.error)
+    elif group.outcomes:
+        future.set_result(group.outcomes[0])  # type: ignore[arg-type]
+    else:
+        future.cancel()

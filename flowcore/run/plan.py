@@ -87,7 +87,7 @@ class Plan:
         # What was computed last: used by one thread at a time, the one that makes tasks. Orders are
         # kept for some epochs, as a batch of one that is over may be needed once more.
         self._orders: dict[int, Order | Batches] = {}
-        self._block: tuple[int, int, NDArray[np.int64]] = (-1, 0, np.arange(0))
+        self._block: tuple[int, int, NDArray[np.int64]] = (-2, 0, np.arange(0))
         self._ahead = 1  # batches that the next block has
         self._size = self.sampler.size(self.length)
         self._formed = isinstance(self.sampler, BatchSampler)
@@ -246,7 +246,8 @@ class Plan:
 
     def _next_block(self, epoch: int, number: int) -> NDArray[np.int64]:
         """Compute the batch ``number`` and those that this shard has after it."""
-        follows = epoch == self._block[0] and number > self._block[1]
+        before, first = self._block[:2]
+        follows = number > first if epoch == before else epoch == before + 1
         self._ahead = min(2 * self._ahead, _BLOCK // self.batch_size) if follows else 1
         world, size = self.shard.world, min(self.batch_size, max(1, self._size))
         count = max(1, min(self._ahead, (self.epoch_batches - number - 1) // world + 1))

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ class Attempt:
         "at",
         "failures",
         "future",
+        "group",
         "losses",
         "outcome",
         "place",
@@ -46,9 +46,10 @@ class Attempt:
         self.task = task
         self.place = place  # in the run
         self.after = after  # where the run is after it, if that does not follow from its place
-        self.future: Future[Any] | None = None  # of the task, or of the group that it is in
-        self.at = 0  # its place in that group
-        self.outcome: Outcome | None = None  # in place of a future, where `submit` would wait
+        self.future: Future[Outcome] | None = None
+        self.group: TaskGroup | None = None  # that it is in, in place of a future
+        self.at = 0  # its place there
+        self.outcome: Outcome | None = None  # in place of both, where it is known at once
         self.since = 0.0  # when it was submitted last, by time.monotonic
         self.failures = 0  # attempts in which a step raised
         self.refused = False  # the executor did not take it
@@ -59,32 +60,31 @@ class Attempt:
 
     def done(self) -> bool:
         """Return whether it is known what became of it."""
-        future = self.future
-        if future is None or self.outcome is not None:
-            return self.outcome is not None
-        return future.done() or (isinstance(future, TaskGroup) and len(future.outcomes) > self.at)
+        group = self.group
+        if group is not None:
+            return len(group.outcomes) > self.at or group.over
+        return self.outcome is not None or (self.future is not None and self.future.done())
 
     def result(self) -> Outcome:
-        """Return what became of it; raise what its future raises."""
-        if self.outcome is not None:
-            return self.outcome
-        future = self.future
-        assert future is not None
-        outcome: Outcome | None
-        if isinstance(future, TaskGroup) and len(future.outcomes) > self.at:
-            outcome = future.outcomes[self.at]
-        else:
-            outcome = future.result()
+        """Return what became of it; raise what its future, or its group, says of a lost worker."""
+        group, outcome = self.group, self.outcome
+        if group is not None:
+            if len(group.outcomes) <= self.at:
+                raise group.error or RuntimeError("the executor ended a group before its last task")
+            outcome = group.outcomes[self.at]
+        elif outcome is None:
+            assert self.future is not None
+            outcome = self.future.result()
         assert outcome is not None
         return outcome
 
     def forget(self) -> None:
         """Let go of what became of it."""
-        future = self.future
-        if isinstance(future, TaskGroup) and len(future.outcomes) > self.at:
-            future.outcomes[self.at] = None  # the others of the group may be waited for
+        group = self.group
+        if group is not None and len(group.outcomes) > self.at:
+            group.outcomes[self.at] = None  # the others of the group may be waited for
         # A future has a callback that holds the attempt: a circle with the batch.
-        self.future = self.outcome = None
+        self.group = self.future = self.outcome = None
 
 
 class Window:
@@ -126,8 +126,8 @@ class Window:
         self._open: list[dict[int, Attempt]] = [{} for _ in range(stages)]  # by place, in order
         self.opened = self._open[0]
         self._done: deque[Attempt] = deque()  # unordered: as they were done
-        # What the delivering side sleeps for: any attempt, or only this one. Written by it, before it
-        # looks a last time; read by the workers, after they have set what became of theirs.
+        # What the delivering side sleeps for: any attempt, or only this one. Written by it, before
+        # it looks a last time; read by the workers, after they have set what became of theirs.
         self._all = self._awaits_any = not ordered or stages > 1
         self._awaited: Attempt | None = None
         self._suspects: deque[Attempt] = deque()
@@ -164,7 +164,8 @@ class Window:
     @property
     def awaits_group(self) -> bool:
         """What is awaited is one of several that were handed over together."""
-        return self._awaited is not None and isinstance(self._awaited.future, TaskGroup)
+        group = None if self._awaited is None else self._awaited.group
+        return group is not None and len(group.tasks) > 1
 
     @property
     def open(self) -> int:
@@ -315,27 +316,27 @@ class Window:
         return attempt
 
     def _submit(self, attempts: list[Attempt]) -> None:
-        now, first = time.monotonic(), attempts[0]
-        for at, attempt in enumerate(attempts):
-            attempt.since, attempt.at, attempt.outcome = now, at, None
-        future: Future[Any]
+        now = time.monotonic()
         try:
-            if len(attempts) == 1:
-                future = self.executor.submit(first.task)
-            else:
-                future = self.executor.submit_group([attempt.task for attempt in attempts])
+            if self.executor.group_size:
+                group = TaskGroup([one.task for one in attempts], lambda _: self._tell(attempts))
+                for at, attempt in enumerate(attempts):
+                    attempt.since, attempt.at, attempt.group, attempt.outcome = now, at, group, None
+                self.executor.submit_group(group)
+                return
+            (attempt,) = attempts
+            attempt.since, attempt.outcome = now, None
+            attempt.future = self.executor.submit(attempt.task)
         except Exception as error:  # a pool that is broken for good
             for attempt in attempts:
-                attempt.refused = True
-            future = Future()
-            future.set_exception(error)
-        for attempt in attempts:
-            attempt.future = future
-        if future.done():
-            for attempt in attempts:
+                attempt.refused, attempt.group, attempt.future = True, None, Future()
+                attempt.future.set_exception(error)
                 self.note_done(attempt)
+            return
+        if attempt.future.done():
+            self.note_done(attempt)
         else:
-            future.add_done_callback(lambda _: self._tell(attempts))
+            attempt.future.add_done_callback(lambda _: self._tell(attempts))
 
     def _tell(self, attempts: list[Attempt]) -> None:
         if self._all or self._awaited in attempts:

@@ -203,6 +203,28 @@ class TestListing:
         assert listed("acme") == [("flowcore.sinks", "log")]
 
 
+class TestATarget:
+    @pytest.mark.parametrize("target", ["m_mod:Out.In", "m_mod : Out.In [extra]", " m_mod:Out.In "])
+    def test_it_may_be_an_attribute_of_an_attribute_with_spaces_and_extras(self, site, target):
+        source = SINK.replace("TheSink", "In")
+        source += "\nclass Out:\n    pass\nOut.In = In\n"
+        site.install("acme", f"[flowcore.sinks]\nlog = {target}\n", m_mod=source)
+        assert type(fc.sink("log")).__name__ == "In"
+
+    def test_it_may_be_a_module_of_a_package(self, site):
+        (site.folder / "pack").mkdir()
+        (site.folder / "pack" / "words.py").write_text(PACK)
+        site.install("acme", "[flowcore.actions]\nspeech = pack.words\n")
+        assert dir(fc.Pipeline().speech) == ["greet"]
+        site.modules |= {"pack", "pack.words"}
+
+    @pytest.mark.parametrize("target", ["", ":Log", ".m:Log", "not a module:Log"])
+    def test_one_that_names_nothing_is_a_broken_plugin(self, site, target):
+        site.install("acme", f"[flowcore.sinks]\nlog = {target}\n")
+        with pytest.raises(BrokenPlugin, match="sink 'log' could not be imported"):
+            fc.sink("log")
+
+
 class TestAnUnknownName:
     def test_it_is_refused_with_the_names_that_are_installed(self, site):
         site.install("acme", "[flowcore.sinks]\nlog = m:Log\ntable = m:Table\n")

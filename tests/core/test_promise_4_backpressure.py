@@ -4,6 +4,7 @@ import gc
 import queue
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pytest
@@ -81,13 +82,32 @@ def test_so_many_batches_as_prefetch_says_are_begun_ahead_and_no_more(
 ):
     tally = Tally()
     pipe = Dataset(30, Counted).p.count(tally)
-    options = {"prefetch": prefetch, "num_workers": num_workers, "ordered": ordered}
-    with pipe.gen_batch(1, n_epochs=None, **options) as run:
+    with (
+        ThreadPoolExecutor(num_workers) as pool,
+        pipe.gen_batch(1, n_epochs=None, prefetch=prefetch, executor=pool, ordered=ordered) as run,
+    ):
         for asked in range(1, 21):
             tally.ask()
             next(run)
             assert tally.wait_for(asked + prefetch)
     assert tally.most == prefetch  # beyond the one that was asked for
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("num_workers", [1, 2, 8])
+@pytest.mark.parametrize("prefetch", [1, 4, 9])
+def test_of_tiny_batches_that_are_begun_together_at_least_half_as_many_are(
+    prefetch, num_workers, ordered
+):
+    tally = Tally()
+    pipe = Dataset(30, Counted).p.count(tally)
+    options = {"prefetch": prefetch, "num_workers": num_workers, "ordered": ordered}
+    with pipe.gen_batch(1, n_epochs=None, **options) as run:
+        for asked in range(1, 101):
+            tally.ask()
+            next(run)
+            assert tally.wait_for(asked + prefetch // 2)
+    assert prefetch // 2 <= tally.most <= prefetch
 
 
 def test_without_prefetch_a_batch_is_begun_when_it_is_asked_for():

@@ -1,5 +1,8 @@
 """Seeds and random streams of a run: where they come from, and that no two serve one end."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,6 +34,16 @@ def test_without_a_seed_each_run_has_another():
 def test_a_random_stream_is_a_function_of_its_arguments(seed, epoch, number):
     draws = [random_stream(seed, epoch, number).integers(2**63, size=4) for _ in range(2)]
     assert np.array_equal(*draws)
+
+
+def test_to_draw_a_seed_from_the_system_does_not_load_numpys_generators():
+    code = (
+        "import sys, numpy; loaded = 'numpy.random' in sys.modules\n"  # by a NumPy below 2
+        "from flowcore.sampler import draw_seed; draw_seed(True, None)\n"
+        "print(loaded or 'numpy.random' not in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.stdout.strip(), done.stderr) == ("True", "")
 
 
 def test_random_streams_for_different_ends_differ():
