@@ -57,7 +57,7 @@ WORK = Work(
 )
 
 
-def system(name: str, make: Making | None = None, **options: Any) -> Callable[[Making], Making]:
+def system(name: str, **options: Any) -> Callable[[Making], Making]:
     """Mark a function that makes so many batches; see `measured` for the options."""
 
     def mark(make: Making) -> Making:

@@ -96,6 +96,7 @@ def spdl(batches: int, *, whole: bool) -> Iterable[Any]:
 
 def batchflow(batches: int, prefetch: int, *, inside: bool = False) -> Iterable[Any]:
     import batchflow as bf
+    from batchflow.decorators import inbatch_parallel
 
     class Photos(bf.Batch):
         @bf.action
@@ -104,7 +105,7 @@ def batchflow(batches: int, prefetch: int, *, inside: bool = False) -> Iterable[
             return self
 
         @bf.action
-        @bf.inbatch_parallel(init="indices", post="put_together", target="threads")
+        @inbatch_parallel(init="indices", post="put_together", target="threads")
         def load_each(self, item: int) -> Any:
             return load(item)
 

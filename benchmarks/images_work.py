@@ -15,6 +15,7 @@ from harness import Measures, peak_mb
 __all__ = [
     "AHEAD",
     "MEAN",
+    "SHAPE",
     "SIDE",
     "SIZE",
     "STD",
@@ -110,7 +111,7 @@ def measured(make: Making, short: bool, *, off: float = 0.0) -> Measures:
         short: make fewer.
         off: how far a value may be from OpenCV's, in the mean; a tenth of a step of colour is 0.014.
     """
-    expected = np.stack([load(item)[SEEN, SEEN] for item in range(FILES)])
+    expected = np.stack([load(item)[SEEN, SEEN].copy() for item in range(FILES)])
     family, ready, timed = Family(), BEFORE // 2, range(BEFORE, BEFORE + TIMED[short])
     times, cpus, memory, number = [], [], math.nan, -1
     for number, found in enumerate(make(timed.stop + AFTER)):

@@ -158,7 +158,7 @@ class Batch:
         lengths, kind, _ = form_of(shape, dtype)
         return making.allocate(lengths, kind)
 
-    def frozen(self, array: NDArray[Any], dtype: DTypeLike = None) -> NDArray[Any]:
+    def frozen(self, array: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
         """Return the values of an array in memory that nobody writes to any more; for sinks.
 
         It is C-ordered, read-only, and starts at a multiple of 64 bytes; one of objects need not.
@@ -171,14 +171,14 @@ class Batch:
         an array of `empty` and is written to after the sink's step, changes what the sink has.
 
         Args:
-            array: of a batch of this class, or what an action made.
+            array: any; what is none is made one.
             dtype: to have; by default the array's own.
 
         Raises:
             TypeError: NumPy calls it no cast of the same kind.
         """
-        kind = array.dtype if dtype is None else np.dtype(dtype)
-        return frozen(array, kind, self.empty)
+        given = np.asarray(array)
+        return frozen(given, given.dtype if dtype is None else np.dtype(dtype), self.empty)
 
     @classmethod
     def worker_started(cls, name: str) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 from flowcore.errors import ActionError, Cancelled, explain
@@ -101,21 +102,33 @@ async def run_all(
 
     See `flowcore.crew.Crew.map`.
     """
-    room = asyncio.Semaphore(concurrency or max(1, len(items)))
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    tasks: list[asyncio.Task[Caught]] = []
+    count, ended = len(items), 0
 
-    async def one(item: Any) -> Caught:
-        async with room:
-            return await _caught(function(item))
+    def begin() -> None:
+        task = loop.create_task(_called(function, items[len(tasks)]))
+        task.add_done_callback(partial(end, len(tasks)))
+        tasks.append(task)
 
-    tasks = [asyncio.create_task(one(item)) for item in items]
+    def end(at: int, task: asyncio.Task[Caught]) -> None:
+        nonlocal count, ended
+        ended += 1
+        if at < count and not go_on and not task.cancelled() and task.result()[1] is not None:
+            count = at + 1  # so many are of interest
+        if len(tasks) < count:
+            begin()
+        elif (ended == count or all(one.done() for one in tasks[:count])) and not over.done():
+            over.set_result(None)
+
     try:
-        for at, task in enumerate(tasks):
-            if not task.done():
-                await asyncio.wait([task])
-            if not go_on and task.result()[1] is not None:
-                await _cancel(tasks[at + 1 :])
-                break
-        return [_result(task) for task in tasks]
+        for _ in range(min(concurrency or count, count)):
+            begin()
+        if tasks:
+            await over
+        await _cancel(tasks[count:])
+        return [*map(_result, tasks), *(_given_up() for _ in items[len(tasks) :])]
     finally:
         for task in tasks:
             task.cancel()
@@ -131,9 +144,17 @@ async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
 
 def _result(task: asyncio.Task[Caught]) -> Any:
     if not task.done() or task.cancelled():
-        return Cancelled("the item was given up, as one before it failed")
+        return _given_up()
     result, error = task.result()
     return result if error is None else error
+
+
+def _given_up() -> Cancelled:
+    return Cancelled("the item was given up, as one before it failed")
+
+
+async def _called(function: Callable[[Any], Coroutine[Any, Any, Any]], item: Any) -> Caught:
+    return await _caught(function(item))
 
 
 async def _caught(awaitable: Awaitable[Any]) -> Caught:

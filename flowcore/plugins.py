@@ -192,7 +192,8 @@ def hooks() -> pluggy.PluginManager:
 # Runs may start in several threads. Reentrant: a hook plugin may run a pipeline while it is
 # imported, and then has the hooks that are registered so far.
 _lock = threading.RLock()
-_managers: dict[tuple[PluginInfo, ...], pluggy.PluginManager] = {}
+# The one of no plugins is made here, as a first batch waits for it otherwise.
+_managers: dict[tuple[PluginInfo, ...], pluggy.PluginManager] = {(): hook_manager()}
 _found: dict[tuple[object, ...], list[PluginInfo]] = {}
 
 
