@@ -1,6 +1,7 @@
 """Measures everything, and writes tables, pictures and figures: ``python benchmarks/run.py``.
 
-``--short`` takes minutes and says whether all works; ``--only overhead,images`` takes some files.
+It takes minutes and says whether all works; with ``--long``, which figures are worth keeping need,
+the better part of an hour. ``--only overhead,images`` takes some files.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ FILES = (
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="less work, one round")
+    parser.add_argument("--long", action="store_true", help="more work, several rounds")
     parser.add_argument("--rounds", type=int, help="of each file; by default as each says")
     parser.add_argument("--only", default=",".join(FILES), help=f"of {', '.join(FILES)}")
     parser.add_argument("--out", type=Path, help="a folder for figures (JSON) and pictures")
@@ -46,7 +47,7 @@ def main() -> None:
     done: list[tuple[Work, dict[str, Any]]] = []
     for name in given.only.split(","):
         work: Work = importlib.import_module(name).WORK
-        result = work.measure(short=given.short, rounds=given.rounds)
+        result = work.measure(short=not given.long, rounds=given.rounds)
         done.append((work, result))
         print(f"\n## {work.key}: {work.title}\n\n{table(work, result)}", flush=True)
         if given.out is not None:
