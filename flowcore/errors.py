@@ -25,7 +25,6 @@ A message has up to four parts: what happened, where, why, and what to do next; 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -142,5 +141,7 @@ def explain(
 
 def near(name: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the nearest of ``known``, or an empty string."""
+    import difflib  # here: it is needed for errors only
+
     match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return f"did you mean {match[0]!r}?" if match else ""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePath
-from typing import Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 
 from flowcore.errors import OptionError, explain
 from flowcore.ids import Positions, ids_at, listed
 from flowcore.index import Index
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["FilesIndex"]
 
@@ -60,6 +61,8 @@ class FilesIndex(Index):
         wanted = _checked(patterns)
         found = {path for pattern in wanted for path in _found(pattern, folders)}
         base = os.path.commonpath([_searched(pattern) for pattern in wanted])
+        from pathlib import PurePath  # in functions, as all programs load this module
+
         inside = {path: PurePath(os.path.relpath(path, base)) for path in found}
         paths = sorted(found, key=lambda path: inside[path].as_posix())
         ids = [_ID_OF[name](inside[path]) for path in paths]
@@ -73,6 +76,8 @@ class FilesIndex(Index):
         Raises:
             KeyError: the index has no such id.
         """
+        from pathlib import Path
+
         return Path(self._paths[self.positions([id_])[0]])
 
     def subset(self, positions: Positions) -> Self:
@@ -119,6 +124,8 @@ def _checked(patterns: Any) -> list[str]:
 
 def _found(pattern: str, folders: bool) -> list[str]:
     """Return the absolute paths that a pattern matches; refuse those that cannot be read."""
+    import glob
+
     matched = [os.path.abspath(path) for path in glob.glob(pattern, recursive=True)]
     found = list(filter(os.path.isdir if folders else os.path.isfile, matched))
     unreadable = [path for path in matched if not os.path.exists(path)]  # links to nowhere
@@ -158,6 +165,8 @@ def _refuse_nothing(pattern: str, folders: bool, others: int) -> None:
 
 def _searched(pattern: str) -> str:
     """Return the folder, absolute, in which a pattern begins to have a choice."""
+    import glob
+
     head = os.path.dirname(pattern)
     while glob.has_magic(head):
         head = os.path.dirname(head)
@@ -166,6 +175,8 @@ def _searched(pattern: str) -> str:
 
 def _folders(pattern: str) -> Iterator[str]:
     """Yield the folders that are looked into: ``glob`` is silent on those that it cannot read."""
+    import glob
+
     head = pattern if os.path.basename(pattern) == "**" else os.path.dirname(pattern)
     while True:
         yield from glob.glob(os.path.join(head or os.curdir, ""), recursive=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -21,6 +20,8 @@ def id_words(ids: NDArray[Any], seed: int) -> NDArray[np.uint64]:
     Raises:
         OptionError: an id that is no int, float, string, date, nor a tuple of these.
     """
+    import hashlib  # here: it loads OpenSSL, which takes 4 ms and 4 MB
+
     salted = hashlib.blake2b(f"{seed}:".encode(), digest_size=8)
     return np.fromiter((_word(salted, id_) for id_ in listed(ids)), np.uint64, len(ids))
 

@@ -31,8 +31,10 @@ def declared(groups: Collection[str]) -> Iterator[Declared]:
 
 def normal(name: str) -> str:
     """Return a distribution's name as installers compare it: ``Acme_Flow`` is ``acme-flow``."""
-    words = name.lower().replace("_", "-").replace(".", "-").split("-")
-    return "-".join(filter(None, words))
+    name = name.lower().replace("_", "-").replace(".", "-")
+    while "--" in name:
+        name = name.replace("--", "-")
+    return name
 
 
 def _only_folders() -> bool:
@@ -44,46 +46,45 @@ def _only_folders() -> bool:
 
 
 def _path() -> list[str]:
-    return [path for path in sys.path if isinstance(path, str)]  # Python looks at no others
+    return [path or os.curdir for path in sys.path if isinstance(path, str)]  # the others are none
 
 
 def _in_folders(groups: Collection[str]) -> Iterator[Declared]:
     seen: set[str] = set()
-    for folder, info in _infos():
-        called = normal(info.rpartition(".")[0].partition("-")[0])
-        if called not in seen:
-            seen.add(called)
-            yield from _declared_in(os.path.join(folder, info), groups)
+    for info, called in _infos():
+        if called in seen:
+            continue
+        seen.add(called)
+        text = _text(f"{info}/entry_points.txt")
+        if text and any(group in text for group in groups):
+            yield from _declared_in(info, text, groups)
 
 
 def _infos() -> Iterator[tuple[str, str]]:
-    """Generate the folders of metadata, each with the folder that it is in."""
+    """Generate the folders of metadata, each with the name of its distribution."""
     for folder in _path():
         try:
-            children = os.listdir(folder or os.curdir)
+            children = os.listdir(folder)
         except OSError:  # such as python311.zip, which most installations do not have
             continue
         infos = [one for one in children if one.lower().endswith((".dist-info", ".egg-info"))]
         for info in sorted(infos, key=str.lower, reverse=True):
-            yield folder, info
+            yield f"{folder}/{info}", normal(info.rpartition(".")[0].partition("-")[0])
 
 
-def _declared_in(info: str, groups: Collection[str]) -> Iterator[Declared]:
-    text = _text(info, "entry_points.txt")
-    if not any(group in text for group in groups):
-        return
-    distribution, version = _called(_text(info, "METADATA") or _text(info, "PKG-INFO"))
+def _declared_in(info: str, text: str, groups: Collection[str]) -> Iterator[Declared]:
+    distribution, version = _called(_text(f"{info}/METADATA") or _text(f"{info}/PKG-INFO"))
     if distribution and version:
         for name, group, target in _entries(text):
             if group in groups:
                 yield name, group, distribution, version, target
 
 
-def _text(info: str, file: str) -> str:
+def _text(path: str) -> str:
     """Return what is in a file of metadata; of one that cannot be read, nothing."""
     try:
-        with open(f"{info}/{file}", "rb", 0) as opened:
-            return opened.read().decode(errors="replace")
+        with open(path, "rb", 0) as file:
+            return file.read().decode(errors="replace")
     except OSError:
         return ""
 

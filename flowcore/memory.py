@@ -97,7 +97,7 @@ class Recycler:
         """Return an array as `aligned_empty` does."""
         size = math.prod(lengths) * kind.itemsize
         if size < _LARGE or kind.hasobject or not self._lock.acquire(blocking=False):
-            return aligned_empty(lengths, kind)
+            return _new(lengths, kind, size)
         try:
             memory = self._take(size)
         finally:
@@ -141,10 +141,7 @@ def aligned_empty(shape: Shape, dtype: DTypeLike = np.float64) -> NDArray[Any]:
     Raises:
         ValueError: a negative length.
     """
-    lengths, kind, size = form_of(shape, dtype)
-    if kind.hasobject:
-        return np.empty(lengths, kind)
-    return np.ndarray(lengths, kind, _aligned(size))
+    return _new(*form_of(shape, dtype))
 
 
 def form_of(shape: Shape, dtype: DTypeLike) -> tuple[tuple[int, ...], np.dtype[Any], int]:
@@ -172,14 +169,17 @@ def frozen(array: NDArray[Any], kind: np.dtype[Any], allocate: Allocate) -> NDAr
         allocate: makes the array for a copy.
     """
     fits = type(array) is np.ndarray and array.dtype == kind and array.flags.c_contiguous
-    fits = fits and not kind.hasobject and not array.ctypes.data % ALIGNMENT
-    if fits and (_is_frozen(array) or _freeze(array)):
-        return array
+    if fits and _can_be_frozen(array) and not array.ctypes.data % ALIGNMENT:
+        return _freeze(array)
     copy = allocate(array.shape, kind)
     np.copyto(copy, array, casting="same_kind")
-    if not _freeze(copy):  # it is of memory that is not ours, or of objects
-        copy.flags.writeable = False
-    return copy
+    return _freeze(copy)
+
+
+def _new(lengths: tuple[int, ...], kind: np.dtype[Any], size: int) -> NDArray[Any]:
+    if kind.hasobject:
+        return np.empty(lengths, kind)
+    return np.ndarray(lengths, kind, _aligned(size))
 
 
 def _aligned(size: int) -> Bytes:
@@ -188,31 +188,34 @@ def _aligned(size: int) -> Bytes:
     return np.asarray(Lease(memory, address + -address % ALIGNMENT, size))
 
 
-def _is_frozen(array: NDArray[Any]) -> bool:
-    """Return whether all are read-only from an array down to what owns its memory."""
-    owner: Any = array
-    while isinstance(owner, np.ndarray):
-        if owner.flags.writeable:
-            return False
-        if owner.flags.owndata:
-            return True
-        owner = owner.base
-    return isinstance(owner, (Lease, bytes))
-
-
-def _freeze(array: NDArray[Any]) -> bool:
-    """Make an array read-only that alone looks at its lease; return whether it is one.
+def _can_be_frozen(array: NDArray[Any]) -> bool:
+    """Return whether nobody else can write to an array's memory, and it is no ordinary array.
 
     All views of a lease have the lease's own array as their base, as NumPy skips those in between;
-    so the references to that say how many there are. As it is made read-only itself, nobody can
-    make the array writeable again.
+    so the references to that say how many there are.
     """
-    if type(getattr(array.base, "base", None)) is not Lease or _references(array) != _ALONE:
-        return False
+    if not array.flags.writeable:
+        return _is_frozen(array)
+    return type(getattr(array.base, "base", None)) is Lease and _references(array) == _ALONE
+
+
+def _is_frozen(array: Any) -> bool:
+    """Return whether all are read-only from an array down to what owns its memory."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        if array.flags.owndata:
+            return not array.dtype.hasobject
+        array = array.base
+    return isinstance(array, (Lease, bytes))
+
+
+def _freeze(array: NDArray[Any]) -> NDArray[Any]:
+    """Make an array read-only; one of a lease for good, as its base is made read-only too."""
     array.flags.writeable = False
-    whole: Any = array.base
-    whole.flags.writeable = False
-    return True
+    if array.base is not None:
+        array.base.flags.writeable = False
+    return array
 
 
 def _references(array: NDArray[Any]) -> int:

@@ -98,7 +98,7 @@ class Permutation:
             one, other = other, one
         found = high.astype(np.int64)
         found *= int(self._low)
-        found += low
+        found += low.astype(np.int64)
         return found
 
 
@@ -246,7 +246,9 @@ def _digits(
     words += more
     words ^= words >> 15
     words *= np.uint32(0x846CA68B)
-    return _upper(words * base)
+    wide = words.astype(np.uint64)  # one by one and in place: NumPy buffers what mixes types
+    wide *= base
+    return _upper(wide)
 
 
 def _upper(words: NDArray[np.uint64]) -> NDArray[np.uint32]:

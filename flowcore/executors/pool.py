@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-import uuid
 from concurrent import futures
 from concurrent.futures import Future
 from typing import TypeAlias
@@ -40,7 +39,7 @@ class PoolExecutor(Executor):
 
     def start(self, work: Work) -> None:
         """Make the work known to the workers of this process."""
-        self._key = f"{os.getpid()}:{uuid.uuid4()}"
+        self._key = f"{os.getpid()}:{os.urandom(16).hex()}"
         _HERE[self._key] = work
         self._lock = (
             threading.Lock()

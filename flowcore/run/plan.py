@@ -91,6 +91,7 @@ class Plan:
         self._ahead = 1  # batches that the next block has
         self._size = self.sampler.size(self.length)
         self._formed = isinstance(self.sampler, BatchSampler)
+        self._world = self.shard.world
         self.epoch_batches = self._count()
         if self.start.batch >= self.epoch_batches and self.start.batch:
             self._check_start()
@@ -237,12 +238,15 @@ class Plan:
                 positions = self._checked(batches[number], epoch)
                 self._check_count(min(1, len(positions)), 1, f"items in batch {number}", epoch)
             return positions
-        at, rest = divmod(number - self._block[1], self.shard.world)
-        start = at * self.batch_size
-        if rest or self._block[0] != epoch or not 0 <= start < len(self._block[2]):
-            self._block = epoch, number, self._next_block(epoch, number)
-            start = 0
-        return self._block[2][start : start + self.batch_size]
+        its, first, block = self._block
+        rounds, rest = number - first, 0
+        if self._world > 1:
+            rounds, rest = divmod(rounds, self._world)
+        start = rounds * self.batch_size
+        if rest or its != epoch or not 0 <= start < len(block):
+            block, start = self._next_block(epoch, number), 0
+            self._block = epoch, number, block
+        return block[start : start + self.batch_size]
 
     def _next_block(self, epoch: int, number: int) -> NDArray[np.int64]:
         """Compute the batch ``number`` and those that this shard has after it."""

@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,7 +141,8 @@ class Report:
             "retried": self.retried,
         }.items():
             lines += [trouble.as_json(what) for trouble in troubles]
-        Path(path).write_text("\n".join([*lines, ""]), encoding="utf-8")
+        with open(os.fspath(path), "w", encoding="utf-8") as file:
+            file.write("\n".join([*lines, ""]))
 
     def __repr__(self) -> str:  # the table, as a notebook shows it
         return str(self)

@@ -156,12 +156,12 @@ class Settings:
             )
 
     def _check_shuffle(self) -> None:
-        known = (bool, np.random.Generator, np.random.RandomState)
         shuffle: Any = self.shuffle
-        if isinstance(shuffle, np.bool_):
-            shuffle = bool(shuffle)
-            object.__setattr__(self, "shuffle", shuffle)
-        if not isinstance(shuffle, known) and not callable(shuffle):
+        if isinstance(shuffle, (bool, np.bool_)):
+            object.__setattr__(self, "shuffle", bool(shuffle))
+            return
+        generators = (np.random.Generator, np.random.RandomState)  # that loads `numpy.random`
+        if not isinstance(shuffle, generators) and not callable(shuffle):
             raise OptionError(
                 explain(
                     f"shuffle={self.shuffle!r} is neither a bool, a numpy generator nor a callable",
@@ -172,7 +172,6 @@ class Settings:
                     "it always shuffles the whole index",
                 )
             )
-        generators = (np.random.Generator, np.random.RandomState)
         if self.seed is not None and isinstance(self.shuffle, generators):
             raise OptionError(
                 explain(

@@ -78,8 +78,9 @@ def plan_of(settings: Settings, recipe: Recipe) -> Plan:
 
 def _draws(sampler: Sampler, shuffle: object) -> bool:
     """Return whether an order follows from a seed that the run would draw for itself."""
-    own = isinstance(shuffle, (np.random.Generator, np.random.RandomState))
-    return not own and not isinstance(sampler, (InOrder, Reordered))
+    if isinstance(sampler, (InOrder, Reordered)):
+        return False
+    return not isinstance(shuffle, (np.random.Generator, np.random.RandomState))
 
 
 def _sampler(settings: Settings, recipe: Recipe) -> Sampler:
@@ -113,9 +114,10 @@ def identity_of(settings: Settings, recipe: Recipe) -> Identity:
 
 
 def _check_identity(resume: Resume, settings: Settings, recipe: Recipe) -> None:
-    then, now = resume.identity, identity_of(settings, recipe)
+    then = resume.identity
     if then is None:
         return
+    now = identity_of(settings, recipe)
     if then.length != now.length:
         raise StateError(differs("the number of ids of the index", then.length, now.length))
     if then.order != now.order:
