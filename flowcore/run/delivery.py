@@ -20,6 +20,7 @@ from flowcore.batch import Batch, first_ids
 from flowcore.errors import Cancelled, DataError, PipelineError, WorkerLost, explain
 from flowcore.executors.base import REFUSED, SENDING, Outcome, Running, Task
 from flowcore.hookspecs import BatchDelivered, WorkerLostEvent
+from flowcore.run.attempt import Attempt
 from flowcore.run.bookmark import Handed
 from flowcore.run.compile import CompiledWork
 from flowcore.run.outlets import Outlets
@@ -30,7 +31,7 @@ from flowcore.run.regroup import Regroup
 from flowcore.run.report import Report
 from flowcore.run.settings import Settings
 from flowcore.run.stalls import StallWatch, Wait
-from flowcore.run.window import Attempt, Window
+from flowcore.run.window import Window
 from flowcore.sinks import Cancel
 
 __all__ = ["REQUEST", "Delivery"]

@@ -20,8 +20,8 @@ from flowcore.sampler import InOrder, Reordered, Shuffled
 
 if TYPE_CHECKING:
     from flowcore.index import Index
+    from flowcore.run.attempt import Attempt
     from flowcore.run.settings import Settings
-    from flowcore.run.window import Attempt
 
 __all__ = ["FATAL", "Policy", "called", "check_policy"]
 
