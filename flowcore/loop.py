@@ -130,6 +130,7 @@ async def run_all(
         await _cancel(tasks[count:])
         return [*map(_result, tasks), *(_given_up() for _ in items[len(tasks) :])]
     finally:
+        count = 0  # nothing more is begun
         for task in tasks:
             task.cancel()
 

@@ -212,9 +212,10 @@ def _is_frozen(array: Any) -> bool:
 
 def _freeze(array: NDArray[Any]) -> NDArray[Any]:
     """Make an array read-only; one of a lease for good, as its base is made read-only too."""
-    array.flags.writeable = False
-    if array.base is not None:
-        array.base.flags.writeable = False
+    if array.flags.writeable:
+        array.flags.writeable = False
+        if array.base is not None:
+            array.base.flags.writeable = False
     return array
 
 

@@ -7,6 +7,7 @@ business: one engine does them for all executors.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -93,36 +94,48 @@ class Outcome:
 
 
 class TaskGroup:
-    """Tasks that one worker runs, one after the other, and what becomes of them.
+    """Tasks that are handed over together, and what becomes of them.
 
-    It is made by the run, and has no lock: one worker writes, one thread reads. That is what a
-    hand-over to a thread of this process needs of a future, for a fifth of what a future costs.
+    It is made by the run, and has no lock: each place is written by the worker that took it, and
+    read by one thread. That is what a hand-over to a thread of this process needs of a future, for
+    a fifth of what a future costs.
 
     Args:
-        tasks: to be run in this order.
-        ended: called with the group, in the worker, when it is over.
+        tasks: in the order in which their outcomes are awaited.
+        ended: called once with the group, in the worker, when it is over.
 
     Attributes:
         tasks: likewise.
-        outcomes: of those that are through, in order.
+        outcomes: of each task, ``None`` until it is there.
         over: nothing more will come.
-        error: why the worker was lost; ``None`` if it was not.
+        error: why workers were lost; ``None`` if none was.
     """
 
-    __slots__ = ("_ended", "error", "outcomes", "over", "tasks")
+    __slots__ = ("_begun", "_ended", "_through", "error", "outcomes", "over", "tasks")
 
     def __init__(self, tasks: Sequence[Task], ended: Callable[[TaskGroup], None]) -> None:
         self.tasks, self._ended = tasks, ended
-        self.outcomes: list[Outcome | None] = []
+        self.outcomes: list[Outcome | None] = [None] * len(tasks)
         self.over = False
         self.error: BaseException | None = None
+        self._begun, self._through = itertools.count(), itertools.count(1)
 
-    def add(self, outcome: Outcome) -> None:
-        """Note the outcome of the next task; the reader may take it at once."""
-        self.outcomes.append(outcome)
+    def take(self) -> int | None:
+        """Return the place of a task that nobody has taken, ``None`` if there is none.
+
+        Several workers may share a group.
+        """
+        at = next(self._begun)
+        return at if at < len(self.tasks) else None
+
+    def set(self, at: int, outcome: Outcome) -> None:
+        """Give the outcome of the task at a place; the last one ends the group."""
+        self.outcomes[at] = outcome
+        if next(self._through) == len(self.tasks):
+            self.end()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Note that the group is over; with an error, that its other tasks have lost their worker.
+        """End it, as its worker was lost; tasks that have no outcome were in progress there.
 
         What the error says is as with the future of a single task: see `Executor.submit`.
         """
@@ -237,7 +250,7 @@ class Executor(ABC):
         """
 
     def submit_group(self, group: TaskGroup) -> None:
-        """Have ``work`` called with each of the group's tasks in turn, in one worker.
+        """Have workers take the group's tasks, call ``work`` with each, and set the outcomes.
 
         It is called in place of ``submit`` where `group_size` is not 0.
         """

@@ -18,6 +18,7 @@ _PATIENCE = 0.4  # seconds that close() waits for actions that are still running
 # To wake a thread takes tens of microseconds, so tasks that take less are handed over together: as
 # many as take so many seconds, and not more than so many.
 _WORTH, _MOST = 100e-6, 16
+_LONG = 1e-3  # seconds of one task, after which others may share its group
 _WEIGHT = 0.2  # of what was measured last, in the mean
 
 
@@ -106,23 +107,27 @@ class _Jobs:
 def _serve(jobs: _Jobs, work: Work, name: str) -> None:
     with work.worker(name):
         while (group := jobs.queue.get()) is not None:
-            start = time.perf_counter()
             try:
-                for task in group.tasks:
-                    if jobs.closed:
-                        break
-                    group.add(work(task))
-                group.end()
+                _run(group, jobs, work)
             except BaseException as error:  # work raises none; but a thread that dies is a hang
                 group.end(error)
-            jobs.note((time.perf_counter() - start) / len(group.tasks))
-            del group, task  # do not keep a batch alive while waiting
+            del group  # do not keep a batch alive while waiting
+
+
+def _run(group: TaskGroup, jobs: _Jobs, work: Work) -> None:
+    count, start = 0, time.perf_counter()
+    since = start
+    while not jobs.closed and (at := group.take()) is not None:
+        group.set(at, work(group.tasks[at]))
+        count, before, since = count + 1, since, time.perf_counter()
+        if since - before > _LONG and at + 1 < len(group.tasks):
+            jobs.queue.put(group)  # others may share what is left: it takes longer than it did
+    if count:
+        jobs.note((since - start) / count)
 
 
 def _resolve(future: Future[Outcome], group: TaskGroup) -> None:
     if group.error is not None:
         future.set_exception(group.error)
-    elif group.outcomes:
-        future.set_result(group.outcomes[0])  # type: ignore[arg-type]
-    else:
-        future.cancel()
+    elif group.outcomes[0] is not None:
+        future.set_result(group.outcomes[0])

@@ -50,16 +50,16 @@ class Attempt:
         """Return whether it is known what became of it."""
         group = self.group
         if group is not None:
-            return len(group.outcomes) > self.at or group.over
+            return group.outcomes[self.at] is not None or group.over
         return self.outcome is not None or (self.future is not None and self.future.done())
 
     def result(self) -> Outcome:
         """Return what became of it; raise what its future, or its group, says of a lost worker."""
         group, outcome = self.group, self.outcome
         if group is not None:
-            if len(group.outcomes) <= self.at:
-                raise group.error or RuntimeError("the executor ended a group before its last task")
             outcome = group.outcomes[self.at]
+            if outcome is None:
+                raise group.error or RuntimeError("the executor ended a group before its last task")
         elif outcome is None:
             assert self.future is not None
             outcome = self.future.result()
@@ -68,8 +68,7 @@ class Attempt:
 
     def forget(self) -> None:
         """Let go of what became of it."""
-        group = self.group
-        if group is not None and len(group.outcomes) > self.at:
-            group.outcomes[self.at] = None  # the others of the group may be waited for
+        if self.group is not None:
+            self.group.outcomes[self.at] = None  # the others of the group may be waited for
         # A future has a callback that holds the attempt: a circle with the batch.
         self.group = self.future = self.outcome = None

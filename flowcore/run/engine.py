@@ -491,9 +491,11 @@ class Engine:
         self.complete = error is None
         try:
             try:
-                if self._work is not None:
-                    self._work.close()  # first: workers may be waiting for what it gives up
-                self._executor.close()
+                try:
+                    if self._work is not None:
+                        self._work.close()  # first: workers may be waiting for what it gives up
+                finally:
+                    self._executor.close()  # though a second Ctrl-C ends that wait
             except Exception:
                 _log.exception("the executor %r failed to close", self._executor)
             finally:

@@ -119,7 +119,9 @@ class Window:
         if self._suspects:
             self._run_alone()
             return
-        opened, most = self.opened, max(1, min(self.executor.group_size, limit // 2))
+        opened, most = self.opened, 1
+        if self._ordered:  # else each is told of when it is done, and a group at its end
+            most = max(1, min(self.executor.group_size, limit // 2))
         while self.submitted != self.total and (self.executor.num_workers or not opened):
             room = limit - self.open
             if room < 1 or (room < most and opened):

@@ -2,11 +2,12 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-from flowcore import Batch, Dataset, Executor, action
+from flowcore import Batch, Dataset, Executor, Outcome, Task, TaskGroup, action
 from flowcore.executors.threads import ThreadsExecutor
 
 
@@ -30,9 +31,8 @@ class InGroups(Executor):
         self.pool.submit(self.run_group, group)
 
     def run_group(self, group):
-        for task in group.tasks:
-            group.add(self.work(task))
-        group.end()
+        while (at := group.take()) is not None:
+            group.set(at, self.work(group.tasks[at]))
 
     def close(self):
         self.pool.shutdown(cancel_futures=True)
@@ -42,16 +42,18 @@ class Losing(InGroups):
     """Loses each group after its first task, as a worker that ends there does."""
 
     def run_group(self, group):
-        group.add(self.work(group.tasks[0]))
-        group.end(ConnectionError("the worker is gone") if len(group.tasks) > 1 else None)
+        group.set(0, self.work(group.tasks[0]))
+        if len(group.tasks) > 1:
+            group.end(ConnectionError("the worker is gone"))
 
 
 class Stopping(InGroups):
     """Ends each group after its first task, and says that all went well."""
 
     def run_group(self, group):
-        group.add(self.work(group.tasks[0]))
-        group.end()
+        group.set(0, self.work(group.tasks[0]))
+        if len(group.tasks) > 1:
+            group.end()
 
 
 class Meeting(Batch):
@@ -72,12 +74,17 @@ def numbers(run):
     return [batch.number for batch in run]
 
 
-@pytest.mark.parametrize("ordered", [True, False])
-def test_tasks_are_handed_over_together_and_all_come(ordered):
+def test_tasks_are_handed_over_together_and_all_come():
     executor = InGroups()
-    run = Dataset(20).p.gen_batch(1, executor=executor, prefetch=7, ordered=ordered)
-    assert sorted(numbers(run)) == list(range(20))
+    assert numbers(Dataset(20).p.gen_batch(1, executor=executor, prefetch=7)) == list(range(20))
     assert max(executor.sizes) == 3
+
+
+def test_a_run_that_gives_batches_as_they_are_done_has_no_groups():
+    executor = InGroups()
+    run = Dataset(20).p.gen_batch(1, executor=executor, prefetch=7, ordered=False)
+    assert sorted(numbers(run)) == list(range(20))
+    assert set(executor.sizes) == {1}
 
 
 def test_a_group_is_at_most_half_of_what_may_be_in_progress():
@@ -163,6 +170,29 @@ def test_a_group_that_is_in_progress_ends_with_the_run_after_its_task():
     gate.set()
     worker.join(10)
     assert made[-1] == 100
+
+
+def test_workers_share_what_is_left_of_a_group_after_a_task_that_took_long():
+    together, ended = threading.Barrier(2), threading.Event()
+
+    class Meeting:
+        def __call__(self, task):
+            if task.number:
+                together.wait(10)  # a worker alone would wait in vain
+            else:
+                threading.Event().wait(0.002)
+            return Outcome(size=1)
+
+        def worker(self, name):
+            return nullcontext()
+
+    group = TaskGroup([Task(0, at, np.arange(1), 0) for at in range(3)], lambda _: ended.set())
+    executor = ThreadsExecutor(2)
+    executor.start(Meeting())
+    executor.submit_group(group)
+    assert ended.wait(10)
+    executor.close()
+    assert not together.broken
 
 
 def test_the_values_of_batches_do_not_depend_on_groups():

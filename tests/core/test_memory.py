@@ -119,6 +119,11 @@ class TestFrozen:
         owner.flags.writeable = False
         assert batch.frozen(view) is view
 
+    def test_an_array_over_bytes_is_taken_if_it_is_aligned(self, batch):
+        whole = np.frombuffer(bytes(256), np.uint8)
+        aligned = whole[-address(whole) % 64 :]
+        assert batch.frozen(aligned) is aligned
+
     def test_a_read_only_view_of_writeable_memory_is_copied(self, batch):
         for owner in (bytearray(256), memoryview(bytearray(256)).toreadonly()):
             array = np.frombuffer(owner, np.uint8)[-address(np.frombuffer(owner, np.uint8)) % 64 :]
