@@ -105,7 +105,7 @@ async def run_all(
     loop = asyncio.get_running_loop()
     over = loop.create_future()
     tasks: list[asyncio.Task[Caught]] = []
-    count, ended = len(items), 0
+    count = waiting = len(items)  # how many are of interest, and how many of these have not ended
 
     def begin() -> None:
         task = loop.create_task(_called(function, items[len(tasks)]))
@@ -113,13 +113,16 @@ async def run_all(
         tasks.append(task)
 
     def end(at: int, task: asyncio.Task[Caught]) -> None:
-        nonlocal count, ended
-        ended += 1
-        if at < count and not go_on and not task.cancelled() and task.result()[1] is not None:
-            count = at + 1  # so many are of interest
+        nonlocal count, waiting
+        if at >= count:
+            return
+        waiting -= 1
+        if not go_on and not task.cancelled() and task.result()[1] is not None:
+            count = at + 1
+            waiting = sum(not one.done() for one in tasks[:count])
         if len(tasks) < count:
             begin()
-        elif (ended == count or all(one.done() for one in tasks[:count])) and not over.done():
+        elif not waiting and not over.done():
             over.set_result(None)
 
     try:

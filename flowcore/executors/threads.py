@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from flowcore.executors.base import Executor, Outcome, Task, TaskGroup, Work
 
@@ -29,6 +30,17 @@ class ThreadsExecutor(Executor):
     limit in ``shutdown``, and its threads hold up the interpreter's exit. A thread that is still in
     an action when the executor is closed ends with that action.
     """
+
+    _takes_groups = True
+
+    def __init__(self, num_workers: int) -> None:
+        super().__init__(num_workers)
+        self._jobs = _Jobs()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "submit" in vars(cls) and "submit_group" not in vars(cls):
+            cls._takes_groups = False  # it is to be called with each task
 
     def start(self, work: Work) -> None:
         """Start the threads."""
@@ -54,7 +66,7 @@ class ThreadsExecutor(Executor):
     @property
     def group_size(self) -> int:  # type: ignore[override]
         """How many tasks are worth one hand-over, by what they have taken so far."""
-        return self._jobs.group_size
+        return self._jobs.group_size if self._takes_groups else 0
 
     def submit(self, task: Task) -> Future[Outcome]:
         """Give the task to the next free thread."""

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from flowcore.batch import Batch
-from flowcore.errors import Cancelled, PipelineError, explain
+from flowcore.errors import Cancelled, PipelineError, RunInProgress, explain
 from flowcore.executors.base import check_singletons
 from flowcore.executors.serial import SerialExecutor
 from flowcore.hookspecs import ExecutorStarted, RunEnded, RunStarted
@@ -47,6 +47,10 @@ _log = logging.getLogger("flowcore")
 
 _END: Final = object()  # what the consumer finds after the last batch
 _ENDED = "the data has ended; n_epochs=None has no end, and pipeline.reset() starts over"
+_INSIDE = explain(
+    "next was called while it makes a batch, by one of the run's own actions or a signal handler",
+    next="let it note that it was called, and take the batch later",
+)
 _PATIENCE = 0.9  # seconds that `close` waits for the delivering thread, or for a step
 
 # A signal that comes just before the main thread begins to wait does not end the wait, as it came
@@ -95,10 +99,6 @@ class Engine:
         self._executor = settings.make_executor(num_workers) if own is None else own
         sinks = [step for step in self._recipe.steps if isinstance(step, SinkStep)]
         self._outlets = Outlets(sinks)
-        # With workers, and no sink to fill and no batches to cut ahead of the consumer, there is
-        # nothing for a thread to do that the consumer cannot do when it asks: one fewer to wake.
-        ahead = feed or sinks or self._rebatch or not self._executor.num_workers
-        self._stepped = self._inline or not ahead
         self._watch = StallWatch(settings.stall_warning)
         # Where the run has no thread that watches, the waits that poll the token do.
         self._cancel = Cancel(self._watch.check if self._inline else None)
@@ -109,6 +109,9 @@ class Engine:
             _read_fingerprint=self._recipe.step_digests,
         )
         self.bookmark = Bookmark(settings, self._recipe, self.plan)
+        # Where there are workers, and nothing is to be done between two steps of the consumer, it
+        # takes them itself: there is one thread fewer to wake.
+        self._stepped = self._inline or not (feed or sinks or self._goes_on_alone)
         self.error: BaseException | None = None
         self.ended = threading.Event()
         self.complete = False
@@ -126,6 +129,7 @@ class Engine:
         # Held while the run starts, and by the consumer that steps a run without threads.
         # Reentrant: one of the run's own actions may close the run, or be where it is collected.
         self._turn = threading.RLock()
+        self._starting = threading.RLock()  # held around it by those who start the run
 
     @property
     def has_started(self) -> bool:
@@ -141,44 +145,47 @@ class Engine:
 
     def start(self) -> None:
         """Open the sinks and start the executor, in this thread; does nothing the second time."""
-        with self._turn:
-            if self._started or self._left:
-                return
-            self._hook = hooks().hook
-            if self.plan.batches == 0 and self._settings.resume and self.plan.start.epoch:
-                _log.warning(
-                    "the run has nothing left: it goes on at the end of epoch %d, and n_epochs=%s "
-                    "counts the epochs that are through too",
-                    self.plan.start.epoch - 1,
-                    self.plan.n_epochs,
-                )
-            self.report.start()
-            thread = threading.Thread(target=self._deliver, name="flowcore-deliver", daemon=True)
-            try:
-                self._open()
-                _live.add(self)
-                if self._cancel.is_set():  # closed by one of its sinks
-                    self._finish(Cancelled("the run was left while it started"))
-                elif not self._inline:
-                    self._watch.start()
-                    if self._stepped:
-                        self._window.fill(self._prefetch)
-                    else:
-                        self._thread = thread  # before it runs: it may be through at once
-                        thread.start()
-            except BaseException as error:  # a Ctrl-C can come anywhere in here
-                self._fail(error)
-                self._cancel.set()
-                if self._stream is None:
-                    self._conclude(error)
-                elif thread.ident is None:
-                    self._thread = None
-                    self._finish(error)
+        with self._starting:  # who waits for it must not wait for the step that follows
+            if not self._started and not self._left:
+                with self._turn:
+                    self._start()
+
+    def _start(self) -> None:
+        self._hook = hooks().hook
+        if self.plan.batches == 0 and self._settings.resume and self.plan.start.epoch:
+            _log.warning(
+                "the run has nothing left: it goes on at the end of epoch %d, and n_epochs=%s "
+                "counts the epochs that are through too",
+                self.plan.start.epoch - 1,
+                self.plan.n_epochs,
+            )
+        self.report.start()
+        thread = threading.Thread(target=self._deliver, name="flowcore-deliver", daemon=True)
+        try:
+            self._open()
+            _live.add(self)
+            if self._cancel.is_set():  # closed by one of its sinks
+                self._finish(Cancelled("the run was left while it started"))
+            elif not self._inline:
+                self._watch.start()
+                if self._stepped:
+                    self._window.fill(self._prefetch)
                 else:
-                    _join(thread)
-                raise
-            finally:
-                self._started = True  # only now: until then the other consumers wait for the turn
+                    self._thread = thread  # before it runs: it may be through at once
+                    thread.start()
+        except BaseException as error:  # a Ctrl-C can come anywhere in here
+            self._fail(error)
+            self._cancel.set()
+            if self._stream is None:
+                self._conclude(error)
+            elif thread.ident is None:
+                self._thread = None
+                self._finish(error)
+            else:
+                _join(thread)
+            raise
+        finally:
+            self._started = True  # only now: until then the other consumers wait for the turn
 
     def _open(self) -> None:
         self._hook.flowcore_run_started(
@@ -259,6 +266,14 @@ class Engine:
         return bool(self._hook.flowcore_batch_delivered.get_hookimpls())
 
     @property
+    def _goes_on_alone(self) -> bool:
+        """More may have to be begun while the consumer is busy than what it has asked for."""
+        settings = self._settings
+        again = settings.on_error != "raise" or bool(settings.retries)
+        left_out = not self.bookmark.shape.exact
+        return again or left_out or self._rebatch is not None or not self._executor.num_workers
+
+    @property
     def _rebatch(self) -> RebatchStep | None:
         return next((step for step in self._recipe.steps if isinstance(step, RebatchStep)), None)
 
@@ -299,7 +314,7 @@ class Engine:
             raise StopIteration
         try:
             return self._step() if self._stepped else self._receive()
-        except (StopIteration, GeneratorExit):
+        except (StopIteration, GeneratorExit, RunInProgress):
             raise
         except BaseException as error:
             self._left = self._told = True  # also if a Ctrl-C came when the end had been received
@@ -310,26 +325,40 @@ class Engine:
 
     def _step(self) -> Batch:
         """Have the delivering side make one step, in this thread."""
-        with self._turn:
+        alone = self._turn.acquire(blocking=False)
+        if not alone:  # another consumer is taking a step: it can begin one more
+            if not self._inline:
+                self._delivery.messages.put(REQUEST)
+            self._turn.acquire()
+        try:
+            if self._stepping:
+                raise RunInProgress(_INSIDE)
             if self.error is not None:
                 self.raise_error()
-            stream = self._stream
-            assert stream is not None
-            self._delivery.requests += 1
-            self._stepping = True
-            try:
-                batch, handed = next(stream)
-                assert batch is not None  # as this run hands them over
-            except Cancelled:
-                raise StopIteration from None  # left by another thread, or by an action
-            except StopIteration:
-                raise StopIteration(_ENDED) from None
-            finally:
-                self._stepping = False
-            if self._left:
-                stream.close()
-            self.bookmark.note(handed)
-            return batch
+            if alone or self._inline:
+                self._delivery.requests += 1
+            return self._next_batch()
+        finally:
+            self._turn.release()
+
+    def _next_batch(self) -> Batch:
+        stream = self._stream
+        assert stream is not None
+        self._stepping = True
+        try:
+            batch, handed = next(stream)
+            assert batch is not None  # as this run hands them over
+        except Cancelled:
+            self.raise_error()  # of another consumer, as a Ctrl-C
+            raise StopIteration from None  # left by another thread, or by an action
+        except StopIteration:
+            raise StopIteration(_ENDED) from None
+        finally:
+            self._stepping = False
+        if self._left:
+            stream.close()
+        self.bookmark.note(handed)
+        return batch
 
     def _receive(self) -> Batch:
         """Ask the delivering thread for a batch, and wait for it."""

@@ -90,12 +90,12 @@ class Window:
     def sleep(self) -> bool:
         """Have ``notify`` called from now on, for what is awaited; return whether that is open."""
         awaited = self._awaited = next(iter(self.opened.values()), None)
-        self._all = self._awaits_any or self._lone is not None or bool(self._suspects)
         return awaited is None or self._all or not awaited.done()
 
     def wake(self) -> None:
-        """Have it called no more."""
-        self._awaited, self._all = None, self._awaits_any
+        """Have it called no more, unless any attempt is awaited."""
+        self._awaited = None
+        self._all = self._awaits_any or self._lone is not None or bool(self._suspects)
 
     @property
     def awaits_group(self) -> bool:
@@ -193,8 +193,7 @@ class Window:
         if attempt is self._lone or (self._lone is None and not self._suspects):
             self._submit([attempt])
         else:
-            attempt.suspect = True
-            self._suspects.append(attempt)
+            self._suspect(attempt)
 
     def lost(self, attempt: Attempt, error: BaseException, retries: int) -> WorkerLost | None:
         """Have a task whose worker died run again, alone; return the error if that is enough.
@@ -223,9 +222,14 @@ class Window:
             )
             lost.__cause__ = error
             return lost
+        self._suspect(attempt)
+        return None
+
+    def _suspect(self, attempt: Attempt) -> None:
+        """Have an attempt made again, alone: when all that are in progress are done."""
+        self._all = True
         attempt.suspect = True
         self._suspects.append(attempt)
-        return None
 
     def _run_alone(self) -> None:
         if any(

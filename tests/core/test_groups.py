@@ -203,3 +203,16 @@ def test_the_values_of_batches_do_not_depend_on_groups():
         for options in ({"prefetch": 0}, {"executor": InGroups(2), "prefetch": 15})
     ]
     assert np.array_equal(*map(np.concatenate, runs))
+
+
+def test_a_subclass_of_the_threads_that_overrides_submit_is_asked_for_single_tasks():
+    class Counting(ThreadsExecutor):
+        submitted = 0
+
+        def submit(self, task):
+            self.submitted += 1
+            return super().submit(task)
+
+    executor = Counting(2)
+    assert numbers(Dataset(50).p.gen_batch(1, executor=executor, prefetch=9)) == list(range(50))
+    assert executor.submitted == 50
