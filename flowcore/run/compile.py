@@ -17,7 +17,7 @@ from flowcore.errors import ActionError, Cancelled, PipelineError, explain
 from flowcore.executors.base import Outcome, Running, Task
 from flowcore.hookspecs import WrappedAction
 from flowcore.items import Emptied, Making
-from flowcore.memory import Allocate
+from flowcore.memory import Allocate, Recycler
 from flowcore.plugins import hooks
 from flowcore.recipe import Mixture, Recipe
 from flowcore.run.merge import concatenated, piece
@@ -90,6 +90,7 @@ class CompiledWork:
         self.singletons = tuple(singletons)
         self._batch_classes = tuple(dict.fromkeys(batch_classes))  # each once
         self._crew = Crew()
+        self._recycler = Recycler()
         # By thread, what a worker is given besides its tasks. Each writes its own key.
         self._desks: dict[int, tuple[Callable[[str], None] | None, Allocate | None]] = {}
         # Of workers, by thread, whose set-up failed: what it failed of. Each writes its own key.
@@ -113,8 +114,10 @@ class CompiledWork:
             task,
             time.monotonic(),
         )
+        making.allocate = self._recycler.allocate
         if self._desks:
-            making.note, making.allocate = self._desks.get(get_ident(), (None, None))
+            making.note, allocate = self._desks.get(get_ident(), (None, None))
+            making.allocate = allocate or making.allocate
         # By the making and not by the task: one that was lost may still run beside its re-run.
         key = id(making)
         self._at[key] = making
@@ -152,6 +155,7 @@ class CompiledWork:
     def close(self) -> None:
         """Let the threads go that actions of single items, and async ones, share."""
         self._crew.close()
+        self._recycler.close()
 
     @contextmanager
     def worker(

@@ -39,9 +39,11 @@ def equal(found, expected):
 def test_the_private_modules_that_make_a_put_cancelable_are_there():
     """If this fails, TensorFlow moved what _eager.py needs; its version is in the message."""
     from tensorflow.python.eager import cancellation, execute
+    from tensorflow.python.framework import ops
 
     version = tf.__version__
     assert hasattr(execute, "execute_with_cancellation"), version
+    assert hasattr(ops, "EagerTensor"), version
     manager = cancellation.CancellationManager()
     assert not manager.is_cancelled, version
     manager.start_cancel()

@@ -201,6 +201,24 @@ def test_a_finalized_graph_is_refused_with_what_to_do(rows, graph):
         rows.p.put_into_tf_queue(queue=queue)
 
 
+def test_the_private_method_that_makes_a_put_fast_is_there():
+    """If this fails, TensorFlow moved what _graph.py uses: puts then take five times as long."""
+    assert hasattr(v1.Session, "_make_callable_from_options"), tf.__version__
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_session_inside_of_another_object_will_do(rows, graph, session, many):
+    class Around:
+        def __init__(self, inner):
+            self.run, self.graph = inner.run, inner.graph
+
+    queue = v1.FIFOQueue(30, "float")
+    size = queue.size()
+    sess = session()
+    rows.p.put_into_tf_queue(queue=queue, many=many).run(4, tf_session=Around(sess))
+    assert sess.run(size) == (24 if many else 6)
+
+
 def test_a_missing_session_is_an_error_at_the_start_in_the_calling_thread(rows, graph):
     queue = v1.FIFOQueue(2, "float")
     pipeline = rows.p.put_into_tf_queue(queue=queue)

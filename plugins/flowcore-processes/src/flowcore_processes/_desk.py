@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcore import aligned_empty
-from flowcore.memory import ALIGNMENT, form_of
-from flowcore_processes._memory import ROOM, SMALL, Bytes, Lease, map_slot, reserve
+from flowcore.memory import ALIGNMENT, Bytes, Lease, form_of
+from flowcore_processes._memory import ROOM, SMALL, map_slot, reserve
 
 __all__ = ["Desk"]
 

@@ -21,10 +21,11 @@ import numpy as np
 from flowcore import Outcome, Running, aligned_empty
 from flowcore.errors import ActionError, PipelineError, TimedOut, WorkerLost, explain
 from flowcore.executors.wire import unpack
+from flowcore.memory import Bytes
 from flowcore_processes._board import Board
 from flowcore_processes._death import Death
 from flowcore_processes._jobs import Job, Jobs
-from flowcore_processes._memory import Bytes, read_slot
+from flowcore_processes._memory import read_slot
 from flowcore_processes._pickling import dumps
 from flowcore_processes._process import Process
 from flowcore_processes._slots import Slots

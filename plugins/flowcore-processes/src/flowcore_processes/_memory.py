@@ -11,24 +11,20 @@ import fcntl
 import mmap
 import os
 import tempfile
-from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+
+from flowcore.memory import Bytes
 
 __all__ = [
     "ROOM",
     "SMALL",
-    "Bytes",
-    "Lease",
     "above_standard",
     "map_slot",
     "new_file",
     "read_slot",
     "reserve",
 ]
-
-Bytes = NDArray[np.uint8]
 
 #: Bytes; smaller arrays travel in the message, which is cheaper than to keep a slot for them.
 SMALL = 16 * 1024
@@ -99,25 +95,3 @@ def read_slot(fd: int, slot: int, length: int) -> Bytes:
     while done < length:  # one call reads no more than 2 GB
         done += os.preadv(fd, [copy.data[done:]], slot * ROOM + done)
     return copy
-
-
-class Lease:
-    """Some shared memory, as long as arrays look at it.
-
-    Args:
-        memory: of a mapping.
-        ended: called when the last array is gone, in whatever thread that happens.
-    """
-
-    def __init__(self, memory: Bytes, ended: Callable[[], object]) -> None:
-        # NumPy takes what has this attribute for an array, and keeps the object with each view.
-        self.__array_interface__ = memory.__array_interface__
-        self._memory, self._ended = memory, ended
-
-    def __del__(self) -> None:
-        self._ended()
-
-    @classmethod
-    def of(cls, memory: Bytes, ended: Callable[[], object]) -> Bytes:
-        """Return an array of the memory; when it and all views of it are gone, the lease ends."""
-        return np.asarray(cls(memory, ended))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from flowcore_processes._memory import Bytes, Lease, map_slot, read_slot
+from flowcore.memory import Bytes, Lease
+from flowcore_processes._memory import map_slot, read_slot
 
 __all__ = ["Slots"]
 

@@ -16,8 +16,8 @@ from flowcore_tf_queue._arrays import Arrays, Fitter, Slots
 from flowcore_tf_queue._eager import EagerDoor
 from flowcore_tf_queue._errors import called
 from flowcore_tf_queue._graph import GraphDoor, Ops, ops_for, raw_session
-from flowcore_tf_queue._helper import Door, Helped
 from flowcore_tf_queue._tensorflow import tf
+from flowcore_tf_queue._watch import Door, InCaller
 
 __all__ = ["TFQueueSink"]
 
@@ -30,9 +30,11 @@ class TFQueueSink(Sink):
     """Puts batches into a TensorFlow queue.
 
     The queue may be of a graph (``tf.compat.v1``; every kind of queue), where the step builds its
-    enqueue op when it is written, or eager. Arrays are cast where NumPy calls it ``same_kind``, and
-    copied once, so the batch stays the user's. A put that waits is given up exactly when the run is
-    left: the item is in whole, or not at all.
+    enqueue op when it is written, or eager. Arrays are cast where NumPy calls it ``same_kind``.
+    TensorFlow gets an array of ``batch.empty``, and a read-only one, as it is, and the former is
+    read-only from then on; any other is copied once, in the worker, and stays the user's: see
+    `flowcore.Batch.frozen`. A put that waits is given up exactly when the run is left: the item is
+    in whole, or not at all.
 
     Args:
         queue: the queue; by default the sink makes an eager ``FIFOQueue`` with the dtypes of the
@@ -129,7 +131,7 @@ class TFQueueSink(Sink):
         self._door.put(item, cancel)
 
     def close(self, error: BaseException | None) -> None:
-        """Close the queue, if that is due, and let the helper thread go."""
+        """Close the queue, if that is due, and let the thread beside it go."""
         try:
             if self._door is not None and self._closes(error):
                 self._end_queue()
@@ -151,7 +153,7 @@ class TFQueueSink(Sink):
 
     def _entered(self, door: Door) -> Door:
         assert self._run is not None
-        return Helped(door) if self._run.inline else door
+        return InCaller(door) if self._run.inline else door
 
     def _fit_own(self, arrays: Arrays) -> Arrays:
         if self._queue is None:
