@@ -34,14 +34,13 @@ __all__ = ["WORK"]
 
 POOL, SERIAL = "floor, pool of 2, per batch", "floor, serial"
 STYLES = {"per batch": "load_all", "per item": "load_each"}
-MANY = 4, 8, 16  # workers
+MORE = 4, 8, 16  # workers
 WORK = Work(
     "W3",
     "photos: JPEG decoded, resized, normalised, by 2 threads",
     [
         Measure("images_s", "images/s", 0, more=True),
         Measure("cpu_ms", "CPU ms an image", 2),
-        Measure("memory_mb", "memory of all, MB", 0),
         Measure("peak_mb", "peak MB of the consumer", 0),
     ],
     packages=[
@@ -51,7 +50,7 @@ WORK = Work(
     references=[POOL, SERIAL],
     targets=[
         Target(f"flowcore, {style}, {workers} threads", "images_s", 0.97, of=POOL)
-        for workers in (WORKERS, *MANY)
+        for workers in (WORKERS, *MORE)
         for style in STYLES
     ],
 )
@@ -118,7 +117,7 @@ def flowcore(batches: int, action: str, **options: Any) -> Iterable[Any]:
     return made(batches, action, **options)
 
 
-for workers in (WORKERS, 1, *MANY):
+for workers in (WORKERS, 1, *MORE):
     for style, action in STYLES.items():
         name = f"flowcore, {style}, {workers} thread{'s' * (workers > 1)}"
         system(name)(partial(flowcore, action=action, num_workers=workers))
@@ -140,7 +139,7 @@ def flowcore_processes(batches: int) -> Iterable[Any]:
 
 
 for name, peer in PEERS.items():
-    system(name, off=0.1 if name.startswith("tf.data") else 0.0)(peer)
+    system(name, off=0.05 if name.startswith("tf.data") else 0.0)(peer)
 
 if __name__ == "__main__":
     WORK.main()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="more work, several rounds")
     parser.add_argument("--rounds", type=int, help="of each file; by default as each says")
     parser.add_argument("--only", default=",".join(FILES), help=f"of {', '.join(FILES)}")
-    parser.add_argument("--out", type=Path, help="a folder for figures (JSON) and pictures")
+    parser.add_argument("--out", type=Path, help="a folder for tables, figures and pictures")
     given = parser.parse_args()
     unknown = sorted({*given.only.split(",")} - {*FILES})
     if unknown:
@@ -49,16 +48,18 @@ def main() -> None:
         work: Work = importlib.import_module(name).WORK
         result = work.measure(short=not given.long, rounds=given.rounds)
         done.append((work, result))
-        print(f"\n## {work.key}: {work.title}\n\n{table(work, result)}", flush=True)
+        rows = table(work, result)
+        print(f"\n## {work.key}: {work.title}\n\n{rows}", flush=True)
         if given.out is not None:
             given.out.mkdir(parents=True, exist_ok=True)
             (given.out / f"{name}.json").write_text(json.dumps(result, indent=1))
+            (given.out / f"{name}.inc").write_text(f"{rows}\n")
             plot(work, result, given.out / f"{name}.png")
     packages = sorted({package for work, _ in done for package in work.packages})
-    print(f"\n## What was to be reached\n\n{targets(done)}\n")
-    print(f"{date.today():%d %B %Y}. {machine(packages)}.")
-    if any(result["absent"] for _, result in done):
-        print("some systems were left out: see under the tables", file=sys.stderr)
+    where = f"{date.today():%d %B %Y}. {machine(packages)}."
+    print(f"\n## What was to be reached\n\n{targets(done)}\n\n{where}")
+    if given.out is not None:
+        (given.out / "targets.inc").write_text(f"{targets(done)}\n\n{where}\n")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from transfer_work import BYTES, SHAPE, WAITING, WORKERS, Batch, fresh
+from transfer_work import BYTES, SHAPE, WAITING, WORKERS, Batch, Making, fresh
 
-__all__ = ["grain", "spdl", "torch_arrays", "torch_collated", "torch_tensors"]
+__all__ = ["PEERS"]
 
 
 class Whole:
@@ -106,3 +106,13 @@ def spdl(batches: int, *, arena: bool) -> Iterator[Batch]:
 
 def every_other(first: int, batches: int) -> Iterator[Batch]:
     return map(fresh, range(first, batches, WORKERS))
+
+
+PEERS: dict[str, Making] = {
+    "PyTorch DataLoader, tensors": torch_tensors,
+    "PyTorch DataLoader, collated": torch_collated,
+    "PyTorch DataLoader, arrays": torch_arrays,
+    "Grain, mp_prefetch": grain,
+    "SPDL, SharedMemorySegmentPool": partial(spdl, arena=True),
+    "SPDL, no arena": partial(spdl, arena=False),
+}

@@ -163,12 +163,14 @@ class Batch:
 
         It is C-ordered, read-only, and starts at a multiple of 64 bytes; one of objects need not.
         It is the array itself, if that is so already and has the dtype: read-only down to what owns
-        its memory; or from `empty`, and no other view of its memory exists. The latter is then made
-        read-only for all, so that an action which writes to it later fails. Else it is a copy, from
-        `empty`, and the array stays as it is.
+        its memory; or from `empty`, and no other plain view of its memory exists. The latter is
+        then made read-only for all, so that an action which writes to it later fails. Else it is a
+        copy, from `empty`, and the array stays as it is.
 
-        What is no NumPy view is not seen: a tensor of a framework, or a `memoryview`, that is over
-        an array of `empty` and is written to after the sink's step, changes what the sink has.
+        Only views of NumPy's own class are seen. Who writes after the sink's step through another
+        to such an array changes what the sink has: through a view of a subclass (a record array, a
+        matrix, a masked array), a `memoryview`, or a tensor of a framework; or through a view of a
+        read-only array that is older than its being so.
 
         Args:
             array: any; what is none is made one.

@@ -592,6 +592,8 @@ def _stray(error: Cancelled) -> PipelineError:
 def _leave_all() -> None:
     """Leave the runs that are not over: they must not run into the interpreter's end."""
     for engine in list(_live):
+        engine._leave()  # all at once: each may then have to be waited for
+    for engine in list(_live):
         try:
             engine.close()
         except Exception:
