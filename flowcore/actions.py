@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from flowcore.errors import ActionError, ArgumentError, DataError, OptionError, explain
 from flowcore.items import Item, map_items
-from flowcore.rows import stacked
 
 if TYPE_CHECKING:
     from flowcore.batch import Batch
@@ -156,7 +155,7 @@ def _check_function(function: Callable[..., Any]) -> None:
 
 
 def _settled(item: Item, made: Any) -> Item:
-    """Return the item, with what its function returned.
+    """Return the item, with what its function returned; its large arrays are in their stacks.
 
     Raises:
         ActionError: that is nothing, or no value of an item.
@@ -173,6 +172,9 @@ def _settled(item: Item, made: Any) -> Item:
                 )
             )
         item.data = made
+    new = item._new
+    for name in new:
+        new[name] = item._stacks.put(name, item._row, new[name])
     return item
 
 
@@ -182,7 +184,8 @@ def _put_together(batch: Batch, items: list[Item]) -> None:
     if "data" in names and len(names) > 1:
         raise DataError(f"per-item actions set {', '.join(names)}: components, or data, not both")
     new = {
-        name: stacked([_value(item, name) for item in items], name, batch.empty) for name in names
+        name: items[0]._stacks.stacked(name, [_value(item, name) for item in items])
+        for name in names
     }
     if "data" in new:
         batch.data = new["data"]

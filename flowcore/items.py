@@ -14,7 +14,7 @@ import numpy as np
 from flowcore.crew import Crew
 from flowcore.errors import DataError, OptionError, explain, near
 from flowcore.memory import Allocate
-from flowcore.rows import row_of
+from flowcore.rows import Stacks, row_of
 
 if TYPE_CHECKING:
     from flowcore.batch import Batch
@@ -37,16 +37,18 @@ class Item:
     An item is for use inside of its function, by one thread at a time.
     """
 
-    __slots__ = ("_batch", "_new", "_row")
+    __slots__ = ("_batch", "_new", "_row", "_stacks")
 
     _batch: Batch
     _row: int
+    _stacks: Stacks  # of all items of the batch
     _new: dict[str, Any]  # what was set, by component; the one object is called "data"
 
-    def __init__(self, batch: Batch, row: int) -> None:
+    def __init__(self, batch: Batch, row: int, stacks: Stacks) -> None:
         object.__setattr__(self, "_batch", batch)
         object.__setattr__(self, "_row", row)
         object.__setattr__(self, "_new", {})
+        object.__setattr__(self, "_stacks", stacks)
 
     @property
     def id(self) -> Any:
@@ -215,7 +217,8 @@ def map_items(
     """
     _check_names(batch)
     _ = batch.item_rngs  # made before there are threads to make it twice
-    items = [Item(batch, row) for row in range(len(batch))]
+    stacks = Stacks(len(batch), batch.empty)
+    items = [Item(batch, row, stacks) for row in range(len(batch))]
     making = batch._making
     dropping = making is not None and making.dropping
     crew = Crew(max_threads=0) if making is None else making.crew

@@ -40,7 +40,8 @@ Bytes: TypeAlias = "NDArray[np.uint8]"
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
-_LARGE = 128 * 1024  # bytes; the system clears new memory, and below this it gives old one anyway
+#: Bytes: the system clears new memory, and below this it gives old one anyway.
+LARGE = 128 * 1024
 _SLACK = 1.25  # how much longer than an array the memory may be that it is given
 
 
@@ -96,7 +97,7 @@ class Recycler:
     def allocate(self, lengths: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
         """Return an array as `aligned_empty` does."""
         size = math.prod(lengths) * kind.itemsize
-        if size < _LARGE or kind.hasobject or not self._lock.acquire(blocking=False):
+        if size < LARGE or kind.hasobject or not self._lock.acquire(blocking=False):
             return _new(lengths, kind, size)
         try:
             memory = self._take(size)

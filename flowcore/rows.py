@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcore.errors import DataError, OptionError, explain
-from flowcore.memory import Allocate, aligned_empty
+from flowcore.memory import LARGE, Allocate, aligned_empty
 from flowcore.sampler import seed_sequence
 
-__all__ = ["ItemStreams", "cut", "item_stream", "places_of", "row_of", "stacked"]
+__all__ = ["ItemStreams", "Stacks", "cut", "item_stream", "places_of", "row_of", "stacked"]
 
 _ITEM = 2  # what these streams are for; the other purposes are those of `flowcore.sampler`
 _WORD = 2**64 - 1
@@ -78,6 +78,52 @@ def stacked(values: list[Any], name: str = "", allocate: Allocate = aligned_empt
     for row, value in enumerate(values):  # one by one: NumPy would look into what is assigned
         objects[row] = value
     return objects
+
+
+class Stacks:
+    """The arrays that items' large arrays are stacked to, each written as soon as it is made.
+
+    So its own memory is used again for the next item, and is still in the cache. If all were kept
+    until the last is made, the system would give each of them new memory, and clear it first.
+
+    Several threads may put rows at once.
+
+    Args:
+        length: number of items.
+        allocate: makes an array of a shape and a dtype.
+    """
+
+    __slots__ = ("_allocate", "_length", "_rows", "_wholes")
+
+    def __init__(self, length: int, allocate: Allocate) -> None:
+        self._length, self._allocate = length, allocate
+        self._wholes: dict[str, NDArray[Any]] = {}  # by component
+        self._rows: dict[str, list[int]] = {}  # those that are in them
+
+    def put(self, name: str, row: int, value: Any) -> Any:
+        """Return an item's value; a large array that is like the first one, as its row."""
+        if type(value) is not np.ndarray or value.nbytes < LARGE or value.dtype.kind not in "biufc":
+            return value
+        whole = self._wholes.get(name)
+        if whole is None:
+            shape, kind = (self._length, *value.shape), value.dtype.newbyteorder("=")
+            whole = self._wholes.setdefault(name, self._allocate(shape, kind))
+        if (value.shape, value.dtype) != (whole.shape[1:], whole.dtype):
+            return value
+        whole[row] = value
+        self._rows.setdefault(name, []).append(row)
+        return whole[row]
+
+    def stacked(self, name: str, values: list[Any]) -> Any:
+        """Return the items' values of a component as one array, as the function `stacked` does."""
+        whole = self._wholes.get(name)
+        if whole is None:
+            return stacked(values, name, self._allocate)
+        if len(self._rows.get(name, ())) == len(values) == self._length:
+            return whole
+        # They are no rows after all, and must not keep the whole array.
+        own = [value.copy() if np.may_share_memory(value, whole) else value for value in values]
+        return stacked(own, name, self._allocate)
 
 
 def places_of(keep: Any, length: int) -> NDArray[np.int64]:
