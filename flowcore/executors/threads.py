@@ -86,8 +86,7 @@ class ThreadsExecutor(Executor):
                 continue
         except Empty:
             pass
-        for _ in range(self.num_workers):
-            self._jobs.queue.put(None)
+        self._jobs.queue.put(None)
         end = time.monotonic() + _PATIENCE
         for thread in self._threads:
             if thread is not threading.current_thread():  # closed by a collection in an action
@@ -124,6 +123,7 @@ def _serve(jobs: _Jobs, work: Work, name: str) -> None:
             except BaseException as error:  # work raises none; but a thread that dies is a hang
                 group.end(error)
             del group  # do not keep a batch alive while waiting
+        jobs.queue.put(None)  # for the next thread, so that nothing can come between
 
 
 def _run(group: TaskGroup, jobs: _Jobs, work: Work) -> None:
