@@ -91,7 +91,7 @@ class Plan:
         self._ahead = 1  # batches that the next block has
         self._size = self.sampler.size(self.length)
         self._formed = isinstance(self.sampler, BatchSampler)
-        self._world = self.shard.world
+        self._world, self._repeats = self.shard.world, self.sampler.repeats
         self.epoch_batches = self._count()
         if self.start.batch >= self.epoch_batches and self.start.batch:
             self._check_start()
@@ -221,10 +221,12 @@ class Plan:
 
     def task(self, epoch: int, number: int) -> Task:
         """Return the task of one batch; behind the last come fillers, which repeat one."""
-        filler, number = number >= self.epoch_batches, number % self.epoch_batches
+        filler = number >= self.epoch_batches
+        if filler:
+            number %= self.epoch_batches
         positions = self.positions(epoch, number)
         task = Task(epoch, number, positions, self.seed, filler, self.dropping)
-        if self.sampler.repeats:
+        if self._repeats:
             # Of an item that comes twice, each has a random stream of its own: by its place.
             first = number << 32 if self._formed else number * self.batch_size
             task.keys = np.arange(first, first + len(task.positions))
