@@ -8,6 +8,7 @@ has them is a project too: its files are there for the blocks, its plugins appea
 ``pyproject.toml`` says, and its tests are run at last.
 """
 
+import gc
 import os
 import re
 import subprocess
@@ -43,6 +44,7 @@ OUTPUT = re.compile(r"\s*^ *```text\n(?P<text>.*?)^ *```$", re.M | re.S)
 
 @pytest.mark.parametrize(("path", "blocks"), PAGES)
 def test_the_page_runs_from_top_to_bottom(path, blocks, install, tmp_path, monkeypatch, capsys):
+    gc.collect()  # of pages before this one: it leaves the runs that they have left open
     monkeypatch.chdir(tmp_path)
     page = path.read_text("utf-8")
     files = {file["name"]: file["text"] for file in FILE.finditer(page)}
