@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -57,9 +58,11 @@ _PATIENCE = 0.9  # seconds that `close` waits for the delivering thread, or for 
 # too early for that: so no wait is longer than this many seconds, and a Ctrl-C is seen after it.
 _SLICE = 0.25
 
-# Those that have started and are not over, for the exit; and so that none is garbage before what a
-# user holds of it has left it.
-_live: set[Engine] = set()
+_live: weakref.WeakSet[Engine] = weakref.WeakSet()  # those that have started, for the exit
+
+# Those that have workers and no delivering thread, which would hold them: so that none is garbage
+# before what a user holds of it has left it.
+_held: set[Engine] = set()
 
 
 class Engine:
@@ -164,6 +167,8 @@ class Engine:
         try:
             self._open()
             _live.add(self)
+            if self._stepped and not self._inline:
+                _held.add(self)
             if self._cancel.is_set():  # closed by one of its sinks
                 self._finish(Cancelled("the run was left while it started"))
             elif not self._inline:
@@ -547,7 +552,7 @@ class Engine:
     def _conclude(self, error: BaseException | None) -> None:
         """Tell everyone that the run is over."""
         self._finished = True  # also where it did not start
-        _live.discard(self)
+        _held.discard(self)
         self._watch.stop()
         self.report.end(error)
         if error is None and self.report.skipped and not self.report.batches:
