@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 
+import numpy as np
 import pytest
 
 from flowcore import Batch, Dataset, Sink, action
@@ -143,7 +144,7 @@ def test_a_run_without_threads_is_collected_with_the_class_that_leads_back_to_it
     class Knowing(Batch):
         run = None  # what a class in a notebook finds in its globals
 
-    Knowing.run = Dataset(9, Knowing).p.put_into(Noting()).gen_batch(1)
+    Knowing.run = Dataset(9, Knowing, preloaded=np.arange(9)).p.put_into(Noting()).gen_batch(1)
     next(Knowing.run)
     del Knowing
     gc.collect()
