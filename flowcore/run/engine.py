@@ -236,8 +236,11 @@ class Engine:
                 keep=self._hands_over or self._is_observed,
             )
             self._stream = self._finishing(work)
-            self._waking = self._cancel.on_set(self._delivery.wake)
-            undo.enter_context(self._waking)
+            # Not where nobody waits for a message: the token, which all of the process can reach
+            # while the executor is claimed, would lead to the run, and nobody could collect it.
+            if not self._inline:
+                self._waking = self._cancel.on_set(self._delivery.wake)
+                undo.enter_context(self._waking)
             undo.pop_all()
 
     def _make_delivery(self, options: Mapping[str, Any]) -> Delivery:
@@ -535,7 +538,8 @@ class Engine:
             finally:
                 release(self._executor)
                 self._window.clear()
-                self._waking.__exit__(None, None, None)
+                if not self._inline:
+                    self._waking.__exit__(None, None, None)
             problem = self._outlets.close(error)
             self._delivery.end()
             if error is None and problem is not None:

@@ -1,13 +1,11 @@
 """A run with workers whose consumer takes the steps itself: nothing is to be done ahead of it."""
 
 import asyncio
-import gc
 import threading
 
-import numpy as np
 import pytest
 
-from flowcore import Batch, Dataset, Sink, action
+from flowcore import Batch, Dataset, action
 from flowcore.errors import RunInProgress
 from flowcore.loop import run_all
 
@@ -129,23 +127,3 @@ def test_items_that_are_given_up_begin_no_others():
 
     asyncio.run(main())
     assert begun == [0, 1, 2]
-
-
-def test_a_run_without_threads_is_collected_with_the_class_that_leads_back_to_it():
-    closed = []
-
-    class Noting(Sink):
-        def put(self, item, cancel):
-            pass
-
-        def close(self, error):
-            closed.append(error)
-
-    class Knowing(Batch):
-        run = None  # what a class in a notebook finds in its globals
-
-    Knowing.run = Dataset(9, Knowing, preloaded=np.arange(9)).p.put_into(Noting()).gen_batch(1)
-    next(Knowing.run)
-    del Knowing
-    gc.collect()
-    assert len(closed) == 1
